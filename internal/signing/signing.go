@@ -1,0 +1,65 @@
+// Package signing makes and checks the signature that every webhook carries, so that a consumer can tell that a
+// request came from this installation and was not changed on its way.
+//
+// It promises that what Sign makes is what consumers compute from the documented formula: HMAC-SHA256, keyed with the
+// bytes of the subscription's secret, over timestamp + "." + body, in lower-case hex behind "sha256=". Verify compares
+// in constant time.
+//
+// It must not know requests, routes or Kubernetes objects.
+package signing
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"strings"
+	"time"
+)
+
+// Prefix names the algorithm in front of the hex digits of a signature.
+const Prefix = "sha256="
+
+// signatureLength is that of Prefix and 32 bytes in hex.
+const signatureLength = len(Prefix) + 2*sha256.Size
+
+// timestampLayout is RFC 3339 in UTC with seconds, the form that consumers see in X-Nexus-Timestamp.
+const timestampLayout = "2006-01-02T15:04:05Z"
+
+// separator stands between the timestamp and the body in what is signed.
+var separator = []byte{'.'}
+
+// Timestamp renders t as the header X-Nexus-Timestamp: RFC 3339, UTC, whole seconds (2025-11-30T10:30:00Z).
+func Timestamp(t time.Time) string {
+	return t.UTC().Format(timestampLayout)
+}
+
+// Sign returns the value of X-Nexus-Signature-256 for body at timestamp: "sha256=" and 64 lower-case hex digits.
+// The timestamp is signed as it stands, so it has to be the very text of the header.
+func Sign(secret []byte, timestamp string, body []byte) string {
+	sum := digest(secret, timestamp, body)
+	var signature [signatureLength]byte
+	hex.Encode(signature[copy(signature[:], Prefix):], sum[:])
+	return string(signature[:])
+}
+
+// Verify tells whether signature is that of body at timestamp by secret. As in the functions that consumers run, the
+// "sha256=" in front may be missing. Wrong lengths, upper case and anything that is not hex are no signature.
+func Verify(secret []byte, timestamp string, body []byte, signature string) bool {
+	want := Sign(secret, timestamp, body)[len(Prefix):]
+	return hmac.Equal([]byte(want), []byte(strings.TrimPrefix(signature, Prefix)))
+}
+
+func digest(secret []byte, timestamp string, body []byte) (sum [sha256.Size]byte) {
+	mac := hmac.New(sha256.New, secret)
+	write(mac, []byte(timestamp))
+	write(mac, separator)
+	write(mac, body)
+	mac.Sum(sum[:0])
+	return sum
+}
+
+// write feeds h, whose Write is documented never to return an error.
+func write(h hash.Hash, p []byte) {
+	_, _ = h.Write(p)
+}
