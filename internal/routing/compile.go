@@ -1,0 +1,175 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package routing
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"nexus.io/webhooks/api/v1alpha1"
+	"nexus.io/webhooks/internal/event"
+)
+
+// SecretGetter finds a Secret that has opted in to being read, nil if there is none of that name.
+type SecretGetter func(namespace, name string) *corev1.Secret
+
+// Compile makes the route of a subscription, with d where its spec says nothing. It always makes one: what cannot be
+// sent for want of a Secret is a route with a Hold, whose events wait.
+func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults) *Route {
+	spec := &sub.Spec
+	r := &Route{
+		ID:            event.SubscriptionID(string(sub.UID)),
+		Namespace:     sub.Namespace,
+		Name:          sub.Name,
+		UID:           string(sub.UID),
+		Generation:    sub.Generation,
+		Active:        sub.IsActive(),
+		Paused:        sub.IsPaused(),
+		Events:        minimise(spec.Events),
+		Filter:        compileFilter(spec.Filter),
+		URL:           spec.URL,
+		Timeout:       seconds(spec.TimeoutSeconds, d.Timeout),
+		RatePerMinute: number(spec.RateLimitPerMinute, d.RatePerMinute),
+		MaxInFlight:   number(spec.MaxInFlight, d.MaxInFlight),
+		Retry:         compileRetry(spec.Retry, d.Retry),
+	}
+	compileSecrets(r, sub, secret)
+	return r
+}
+
+func compileFilter(f *v1alpha1.EventFilter) Filter {
+	if f == nil {
+		return Filter{}
+	}
+	severities := slices.Clone(f.Severities)
+	slices.Sort(severities)
+	return Filter{Project: f.Project, Team: f.Team, Severities: slices.Compact(severities)}
+}
+
+// compileRetry fills in defaults. Where a default and what the spec says contradict each other, the spec wins.
+func compileRetry(p *v1alpha1.RetryPolicy, d Retry) Retry {
+	if p == nil {
+		return d
+	}
+	r := Retry{
+		MaxRetries:   number(p.MaxRetries, d.MaxRetries),
+		InitialDelay: seconds(p.InitialDelaySeconds, d.InitialDelay),
+		MaxDelay:     seconds(p.MaxDelaySeconds, d.MaxDelay),
+	}
+	if p.MaxDelaySeconds != nil {
+		r.InitialDelay = min(r.InitialDelay, r.MaxDelay)
+	}
+	r.MaxDelay = max(r.MaxDelay, r.InitialDelay)
+	return r
+}
+
+func number(set *int32, otherwise int) int {
+	if set == nil {
+		return otherwise
+	}
+	return int(*set)
+}
+
+func seconds(set *int32, otherwise time.Duration) time.Duration {
+	if set == nil {
+		return otherwise
+	}
+	return time.Duration(*set) * time.Second
+}
+
+// hold is why a route cannot be sent. Its text names the Secret and the key, never a value.
+type hold struct{ reason, detail string }
+
+// compileSecrets fills in what comes from Secrets, or says in Hold why it cannot.
+func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, secret SecretGetter) {
+	key, problem := signingKey(sub, secret)
+	if problem == nil {
+		r.Keys = [][]byte{key}
+	}
+	for _, h := range sub.Spec.Headers {
+		header, p := compileHeader(sub.Namespace, h, secret)
+		if p == nil {
+			r.Headers = append(r.Headers, header)
+		} else if problem == nil {
+			problem = p
+		}
+	}
+	if problem != nil {
+		r.Hold, r.HoldDetail = problem.reason, problem.detail
+	}
+}
+
+func signingKey(sub *v1alpha1.WebhookSubscription, secret SecretGetter) ([]byte, *hold) {
+	ref := sub.SigningKey()
+	s, value, problem := lookUp(sub.Namespace, ref, secret)
+	if problem != nil {
+		return nil, problem
+	}
+	if owner := metav1.GetControllerOf(s); sub.GeneratesSigningKey() && owner != nil && owner.UID != sub.UID {
+		return nil, &hold{v1alpha1.ReasonSecretConflict,
+			fmt.Sprintf("Secret %q belongs to %s %q", ref.Name, owner.Kind, owner.Name)}
+	}
+	if n := len(value); n < v1alpha1.MinSigningKeyLength || n > v1alpha1.MaxSigningKeyLength {
+		return nil, &hold{v1alpha1.ReasonSecretKeyInvalid,
+			fmt.Sprintf("key %q of Secret %q has %d bytes; a signing key has %d to %d", ref.Key, ref.Name, n,
+				v1alpha1.MinSigningKeyLength, v1alpha1.MaxSigningKeyLength)}
+	}
+	return value, nil
+}
+
+func compileHeader(namespace string, h v1alpha1.Header, secret SecretGetter) (Header, *hold) {
+	if h.ValueFrom == nil {
+		header := Header{Name: h.Name}
+		if h.Value != nil {
+			header.Value = *h.Value
+		}
+		return header, nil
+	}
+	ref := h.ValueFrom.SecretKeyRef
+	_, value, problem := lookUp(namespace, ref, secret)
+	if problem != nil {
+		return Header{}, problem
+	}
+	if !httpguts.ValidHeaderFieldValue(string(value)) {
+		return Header{}, &hold{v1alpha1.ReasonSecretKeyInvalid,
+			fmt.Sprintf("key %q of Secret %q is no value for header %s: it must be one line without control characters",
+				ref.Key, ref.Name, h.Name)}
+	}
+	return Header{Name: h.Name, Value: string(value), Secret: true}, nil
+}
+
+// lookUp reads a key of a Secret that has opted in to being read.
+func lookUp(namespace string, ref v1alpha1.SecretKeyReference, secret SecretGetter) (*corev1.Secret, []byte, *hold) {
+	s := secret(namespace, ref.Name)
+	switch {
+	case s == nil:
+		return nil, nil, &hold{v1alpha1.ReasonSecretNotFound,
+			fmt.Sprintf("Secret %q is not there, or has not opted in to being read", ref.Name)}
+	case !v1alpha1.SecretReadable(string(s.Type), s.Labels):
+		return nil, nil, &hold{v1alpha1.ReasonSecretNotReadable,
+			fmt.Sprintf("Secret %q has not opted in to being read: give it the label %s=%q", ref.Name,
+				v1alpha1.LabelReadable, v1alpha1.LabelReadableValue)}
+	case len(s.Data[ref.Key]) == 0:
+		return nil, nil, &hold{v1alpha1.ReasonSecretKeyMissing,
+			fmt.Sprintf("Secret %q has no key %q, or an empty one", ref.Name, ref.Key)}
+	}
+	return s, s.Data[ref.Key], nil
+}
+
+// SecretNames lists the Secrets that a subscription refers to, each once.
+func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
+	names := []string{sub.SigningKey().Name}
+	for _, h := range sub.Spec.Headers {
+		if h.ValueFrom != nil {
+			names = append(names, h.ValueFrom.SecretKeyRef.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
