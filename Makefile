@@ -1,0 +1,121 @@
+# `make help` lists what there is. Tools are pinned below hack/tools and built into a cache by hack/ensure-tools.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+IMG ?= nexus-webhooks:$(VERSION)
+GO_LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# The cache of hack/ensure-tools. It reads the same variable.
+NEXUS_WEBHOOKS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nexus-webhooks
+export NEXUS_WEBHOOKS_CACHE
+TOOLS := $(NEXUS_WEBHOOKS_CACHE)/bin
+
+# kube-apiserver, etcd and kubectl: yours where KUBEBUILDER_ASSETS is set, else the ones that are built here.
+ASSETS := $(or $(KUBEBUILDER_ASSETS),$(TOOLS))
+KUBECTL ?= $(ASSETS)/kubectl
+RENDER = $(KUBECTL) kustomize config/default | sed 's|image: nexus-webhooks:.*|image: $(IMG)|'
+
+TEST ?= ./...
+TEST_FLAGS ?= -race -timeout=20m
+
+##@ General
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN { FS = ":.*##"; print "Usage: make TARGET" } \
+	  /^[a-z-]+:.*##/ { printf "  %-18s %s\n", $$1, $$2 } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) }' $(MAKEFILE_LIST)
+
+##@ Try
+
+.PHONY: quickstart
+quickstart: build ## Run everything on this machine: API server, Redis, manager, dispatcher and a demo (Ctrl-C ends it).
+	@hack/ensure-tools kubernetes etcd
+	@exec bin/quickstart --assets=$(ASSETS) --bin=bin --data=.quickstart $(QUICKSTART_FLAGS)
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Generate the DeepCopy methods.
+	@hack/ensure-tools controller-gen
+	$(TOOLS)/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: ## Generate the CRD and the manager's ClusterRole from their markers.
+	@hack/ensure-tools controller-gen
+	$(TOOLS)/controller-gen crd paths=./api/... output:crd:artifacts:config=config/crd/bases
+	$(TOOLS)/controller-gen rbac:roleName=manager-role paths=./controllers/... output:rbac:artifacts:config=config/rbac
+
+.PHONY: fmt
+fmt: ## Format the Go code.
+	@hack/ensure-tools golangci-lint
+	$(TOOLS)/golangci-lint fmt
+
+.PHONY: vet
+vet: ## Run go vet.
+	go vet ./...
+
+.PHONY: lint
+lint: ## Run the linters of .golangci.yml, which also hold the import boundaries.
+	@hack/ensure-tools golangci-lint
+	$(TOOLS)/golangci-lint run --timeout=20m
+
+.PHONY: verify
+verify: ## Regenerate everything, run every check, and fail on any difference or stray file in the tree.
+	@hack/verify
+
+##@ Test
+
+.PHONY: test
+test: build ## Run all tests, with the race detector, against a real API server and a real Redis.
+	@hack/ensure-packages
+	@hack/ensure-tools kubernetes etcd
+	@echo "test: go test $(TEST_FLAGS) $(TEST) (API server and etcd of $(ASSETS), $$(redis-server --version | cut -d ' ' -f 1-3))"
+	@KUBEBUILDER_ASSETS=$(ASSETS) go test $(TEST_FLAGS) $(TEST)
+
+.PHONY: bench
+bench: ## Measure deliveries a second, latency and what they cost, beside the bare HTTP client.
+	@hack/ensure-packages redis-server
+	go run ./test/bench $(BENCH_FLAGS)
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/manager, bin/dispatcher and bin/quickstart.
+	@echo "build: manager, dispatcher and quickstart $(VERSION) into bin/ (the first time compiles all dependencies: a minute or two)"
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: docker-build
+docker-build: ## Build the container image IMG, which holds manager and dispatcher.
+	docker build --build-arg VERSION=$(VERSION) --tag $(IMG) .
+
+.PHONY: build-installer
+build-installer: ensure-kubectl ## Write dist/install.yaml: all that `make deploy` applies, with the image IMG.
+	@mkdir -p dist
+	@$(RENDER) >dist/install.yaml
+	@echo "build-installer: dist/install.yaml"
+
+##@ Deploy to the cluster of your kubeconfig
+
+.PHONY: install
+install: ensure-kubectl ## Install the CRD.
+	$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: uninstall
+uninstall: ensure-kubectl ## Remove the CRD, and with it every subscription.
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: ensure-kubectl ## Deploy manager and dispatcher with the image IMG. Redis is yours: config/dispatcher says where.
+	$(RENDER) | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ensure-kubectl ## Remove what deploy made: with the CRD goes every subscription.
+	$(KUBECTL) delete --ignore-not-found -k config/default
+
+.PHONY: ensure-kubectl
+ensure-kubectl:
+	@[[ -x "$$(command -v $(KUBECTL))" ]] || hack/ensure-tools kubernetes
