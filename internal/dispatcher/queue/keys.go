@@ -1,0 +1,35 @@
+package queue
+
+import (
+	"hash/fnv"
+	"strconv"
+)
+
+// keys builds the names of a shard's keys. All share the hash tag, so that Redis Cluster keeps a shard on one node.
+// The scripts build the same names from the prefix; scripts/lib.lua says what each holds.
+type keys struct{ prefix string }
+
+func newKeys(prefix string, shard int) keys {
+	return keys{prefix: prefix + ":{" + prefix + strconv.Itoa(shard) + "}:"}
+}
+
+func (k keys) ready() string      { return k.prefix + "ready" }
+func (k keys) deliveries() string { return k.prefix + "deliveries" }
+func (k keys) totals() string     { return k.prefix + "totals" }
+func (k keys) subs() string       { return k.prefix + "subs" }
+
+// wake is the channel on which a sleeping dispatcher hears that there is work for it.
+func (k keys) wake(dispatcher string) string { return k.prefix + "wake:" + dispatcher }
+
+// layoutKey holds the number of shards that the data was written with.
+func layoutKey(prefix string) string { return prefix + ":layout" }
+
+// shardOf places a subscription, or the first record of an event, on a shard.
+func shardOf(id string, shards int) int {
+	if shards == 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return int(h.Sum32() % uint32(shards)) //nolint:gosec // bounded by Options: 1 to 1,024 shards
+}

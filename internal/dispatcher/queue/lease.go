@@ -1,0 +1,92 @@
+package queue
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (s *shard) leaseArgs(deliveries, bytes int) []any {
+	return []any{
+		"", deliveries, bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher, milliseconds(maxSleep),
+	}
+}
+
+// leased hands what came to the consumer and returns how long the shard may sleep.
+func (s *shard) leased(st *step, started time.Time, asked int) time.Duration {
+	if st.err != nil {
+		return s.failed(st.err)
+	}
+	s.recovered()
+	leases := s.parseLeases(st.reply, started)
+	for i := range leases {
+		s.held[member(leases[i].Token, leases[i].DeliveryID)] = started
+	}
+	if len(leases) > 0 {
+		s.q.consumer.Take(leases)
+	}
+	s.q.metrics.expired.Add(float64(number(st.reply[3])))
+	return s.pause(number(st.reply[1]), number(st.reply[2]), len(leases), asked)
+}
+
+// parseLeases reads {token, now, wake, expired, {id, record...}, {event, payload...}}.
+func (s *shard) parseLeases(reply []any, started time.Time) []Lease {
+	given, _ := reply[4].([]any)
+	if len(given) == 0 {
+		return nil
+	}
+	payloads, _ := reply[5].([]any)
+	type payload struct {
+		eventType string
+		body      []byte
+	}
+	bodies := make(map[string]payload, len(payloads)/2)
+	for i := 0; i+1 < len(payloads); i += 2 {
+		eventType, body, _ := strings.Cut(text(payloads[i+1]), "\n")
+		bodies[text(payloads[i])] = payload{eventType, []byte(body)}
+	}
+	leases := make([]Lease, 0, len(given)/2)
+	for i := 0; i+1 < len(given); i += 2 {
+		l := parseRecord(text(given[i+1]))
+		p := bodies[l.EventID]
+		l.EventID, _, _ = strings.Cut(l.EventID, "#")
+		l.DeliveryID, l.EventType, l.Body = text(given[i]), p.eventType, p.body
+		l.Token, l.Deadline, l.shard = number(reply[0]), started.Add(s.q.LeaseTime), s.index
+		leases = append(leases, l)
+	}
+	return leases
+}
+
+// parseRecord reads sub|attempts|created|size|event.
+func parseRecord(record string) Lease {
+	sub, rest, _ := strings.Cut(record, "|")
+	attempts, rest, _ := strings.Cut(rest, "|")
+	created, rest, _ := strings.Cut(rest, "|")
+	_, event, _ := strings.Cut(rest, "|")
+	made, _ := strconv.Atoi(attempts)
+	at, _ := strconv.ParseInt(created, 10, 64)
+	return Lease{SubscriptionID: sub, Attempt: made + 1, CreatedAt: time.UnixMilli(at), EventID: event}
+}
+
+func splitMember(member string) (token, delivery string) {
+	token, delivery, _ = strings.Cut(member, ":")
+	return token, delivery
+}
+
+// number reads an integer of a script's answer; Redis gives large sums as text.
+func number(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case string:
+		n, _ := strconv.ParseFloat(v, 64)
+		return int64(n)
+	default:
+		return 0
+	}
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}

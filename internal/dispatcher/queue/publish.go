@@ -1,0 +1,259 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// publishCall is the part of a Publication that one shard takes in one step.
+type publishCall struct {
+	id          string // of the event, with the number of the part behind it where an event has several
+	fingerprint string
+	receipt     string // the whole receipt, kept by the first part
+	payload     string
+	targets     []Target
+
+	attempted bool // it was configured and sent again once
+	done      chan struct{}
+	outcome   Outcome
+	earlier   string // the receipt of the first time
+	full      []string
+	err       error
+}
+
+// Publish queues events with their deliveries and returns once Redis has them, a receipt for each in order. Calls that
+// arrive together share a round trip.
+//
+// An event of up to 1,000 matches in one shard is queued in one step: wholly or not at all. An error (it wraps
+// ErrUnavailable) says that the caller must take the events as not accepted.
+func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Receipt, error) {
+	receipts := make([]Receipt, len(publications))
+	firsts := make([]*publishCall, len(publications))
+	for i := range publications {
+		firsts[i] = q.firstPart(&publications[i])
+	}
+	q.enqueue(firsts)
+	var rest []*publishCall
+	owner := map[*publishCall]int{}
+	for i, call := range firsts {
+		if err := call.wait(ctx); err != nil {
+			return nil, fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+		}
+		receipts[i] = call.answer(publications[i].Targets)
+		for _, part := range q.furtherParts(&publications[i], receipts[i]) {
+			owner[part] = i
+			rest = append(rest, part)
+		}
+	}
+	q.enqueue(rest)
+	for _, call := range rest {
+		i := owner[call]
+		if err := call.wait(ctx); err != nil {
+			return nil, fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+		}
+		receipts[i].BacklogFull = append(receipts[i].BacklogFull, call.full...)
+	}
+	return receipts, nil
+}
+
+// home is the shard that knows whether an event was seen: by its id alone, whatever it matches.
+func (q *Queue) home(p *Publication) int {
+	if p.Fingerprint == "" && len(p.Targets) > 0 {
+		return shardOf(p.Targets[0].SubscriptionID, len(q.shards))
+	}
+	return shardOf(p.EventID, len(q.shards))
+}
+
+// firstPart goes to the event's home shard and decides whether it was seen before.
+func (q *Queue) firstPart(p *Publication) *publishCall {
+	parts := q.split(p.Targets)
+	call := q.call(p, p.EventID, nil)
+	if own := parts[q.home(p)]; len(own) > 0 {
+		call.targets = own[0]
+	}
+	if p.Fingerprint != "" {
+		call.receipt = encodeTargets(p.Targets)
+	}
+	return call
+}
+
+// furtherParts are the others. After a duplicate they are sent again with the deliveries of the first time, since the
+// dispatcher may have died between them; each part is itself queued once.
+func (q *Queue) furtherParts(p *Publication, r Receipt) []*publishCall {
+	if r.Outcome == Conflict || r.Outcome == Full || (len(q.shards) == 1 && len(r.Targets) <= maxTargets) {
+		return nil
+	}
+	var calls []*publishCall
+	for index, groups := range q.split(r.Targets) {
+		for n, group := range groups {
+			if index == q.home(p) && n == 0 {
+				continue
+			}
+			calls = append(calls, q.call(p, p.EventID+"#"+strconv.Itoa(n), group))
+		}
+	}
+	return calls
+}
+
+func (q *Queue) call(p *Publication, id string, targets []Target) *publishCall {
+	return &publishCall{
+		id: id, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), targets: targets,
+		done: make(chan struct{}),
+	}
+}
+
+// split groups targets by shard, in groups that one step may hold.
+func (q *Queue) split(targets []Target) map[int][][]Target {
+	if len(q.shards) == 1 && len(targets) <= maxTargets {
+		return map[int][][]Target{0: {targets}}
+	}
+	parts := map[int][][]Target{}
+	for _, t := range targets {
+		index := shardOf(t.SubscriptionID, len(q.shards))
+		groups := parts[index]
+		if len(groups) == 0 || len(groups[len(groups)-1]) == maxTargets {
+			groups = append(groups, nil)
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], t)
+		parts[index] = groups
+	}
+	return parts
+}
+
+func (q *Queue) enqueue(calls []*publishCall) {
+	kicked := map[*shard]bool{}
+	for _, call := range calls {
+		index := shardOf(call.id, len(q.shards))
+		if len(call.targets) > 0 {
+			index = shardOf(call.targets[0].SubscriptionID, len(q.shards))
+		}
+		s := q.shards[index]
+		s.mu.Lock()
+		s.publishes = append(s.publishes, call)
+		s.mu.Unlock()
+		kicked[s] = true
+	}
+	for s := range kicked {
+		s.wakeUp()
+	}
+}
+
+func (c *publishCall) wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+func (c *publishCall) answer(targets []Target) Receipt {
+	r := Receipt{Outcome: c.outcome, BacklogFull: c.full}
+	switch c.outcome {
+	case Queued:
+		r.Targets = targets
+	case Duplicate:
+		r.Targets = decodeTargets(c.earlier)
+	case Conflict, Full:
+	}
+	return r
+}
+
+func (c *publishCall) end(err error) {
+	c.err = err
+	close(c.done)
+}
+
+func (s *shard) publishArgs(calls []*publishCall) []any {
+	args := make([]any, 0, 7+8*len(calls))
+	args = append(args, "", uuid.NewString(), milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
+		s.q.MaxDeliveries/len(s.q.shards), s.q.MaxBytes/int64(len(s.q.shards)), len(calls))
+	for _, c := range calls {
+		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, len(c.targets))
+		for _, t := range c.targets {
+			args = append(args, t.SubscriptionID, t.DeliveryID)
+		}
+	}
+	return args
+}
+
+// answer tells each publisher what became of its event.
+func (s *shard) answer(calls []*publishCall, st *step) {
+	if st.err != nil {
+		for _, c := range calls {
+			c.end(st.err)
+		}
+		return
+	}
+	if number(st.reply[0]) == 1 {
+		s.republish(calls, st.reply[1:])
+		return
+	}
+	for i, c := range calls {
+		entry, _ := st.reply[i+2].([]any)
+		c.outcome = Outcome(number(entry[0]))
+		switch c.outcome {
+		case Queued:
+			for _, sub := range entry[1:] {
+				c.full = append(c.full, text(sub))
+			}
+		case Duplicate:
+			c.earlier = text(entry[1])
+		case Conflict, Full:
+		}
+		c.end(nil)
+	}
+}
+
+// republish configures subscriptions that Redis does not know (it may have lost its data) and sends the calls again.
+func (s *shard) republish(calls []*publishCall, unknown []any) {
+	ids := make([]string, len(unknown))
+	for i, id := range unknown {
+		ids[i] = text(id)
+	}
+	go func() {
+		err := s.q.reconfigure(ids)
+		var again []*publishCall
+		for _, c := range calls {
+			if err != nil || c.attempted {
+				if err == nil {
+					err = fmt.Errorf("%w: subscriptions %s are not configured", ErrUnavailable, strings.Join(ids, ", "))
+				}
+				c.end(err)
+				continue
+			}
+			c.attempted = true
+			again = append(again, c)
+		}
+		s.mu.Lock()
+		s.publishes = append(s.publishes, again...)
+		s.mu.Unlock()
+		s.wakeUp()
+	}()
+}
+
+func encodeTargets(targets []Target) string {
+	var b strings.Builder
+	for i, t := range targets {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(t.SubscriptionID)
+		b.WriteByte(' ')
+		b.WriteString(t.DeliveryID)
+	}
+	return b.String()
+}
+
+func decodeTargets(receipt string) []Target {
+	words := strings.Fields(receipt)
+	targets := make([]Target, 0, len(words)/2)
+	for i := 0; i+1 < len(words); i += 2 {
+		targets = append(targets, Target{SubscriptionID: words[i], DeliveryID: words[i+1]})
+	}
+	return targets
+}

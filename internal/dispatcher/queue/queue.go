@@ -1,0 +1,192 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options of a Queue. A zero field takes the default that is named with it.
+type Options struct {
+	Client redis.UniversalClient // required; Run and Publish use it, the caller closes it
+	// Dispatcher names this process among the replicas; required, unique.
+	Dispatcher string
+	Prefix     string // of every key: "nexus"
+	// Shards is how many parts the queue has, 1 to 1,024: 1. Only Redis Cluster has a use for more; it cannot change
+	// while the data stays.
+	Shards int
+	// LeaseTime is how long a claim holds without being extended: 20 s. Deliveries of a dispatcher that died go on
+	// after it.
+	LeaseTime time.Duration
+	// DeduplicationTime is how long an event id chosen by its publisher is remembered: 24 h.
+	DeduplicationTime time.Duration
+	// MaxDeliveries and MaxBytes bound what may be unfinished, over all shards: 1,000,000 and 1 GiB. Past them new
+	// events are refused; accepted ones stay.
+	MaxDeliveries int
+	MaxBytes      int64
+	Logger        *slog.Logger          // slog.Default()
+	Registerer    prometheus.Registerer // required
+}
+
+const (
+	maxShards = 1024
+	// fairShare is the least that a lease takes from a subscription, so that many waiting subscriptions do not make
+	// every round trip touch one each.
+	fairShare = 4
+	// maxLease bounds the deliveries of one lease, and with them the time that Redis is held: about 2 ms.
+	maxLease = 256
+	// maxSettlements and maxTargets bound the other scripts alike.
+	maxSettlements = 512
+	maxTargets     = 1000
+	maxEvents      = 512
+	maxBatchBytes  = 8 << 20
+	// maxSleep bounds how long an idle dispatcher sleeps: a wake-up that got lost costs at most this.
+	maxSleep = 5 * time.Second
+	// callMemory is how long a publish call can be repeated after its answer was lost.
+	callMemory = 2 * time.Minute
+	// goneMemory is how long a cancelled subscription is known as gone, so that a late replica cannot revive it.
+	goneMemory = time.Hour
+)
+
+// Queue is the Redis queue. Its methods may be called by many goroutines.
+type Queue struct {
+	Options
+	client  redis.UniversalClient
+	shards  []*shard
+	metrics *metrics
+
+	configured sync.Map // subscription id -> Limits, to configure again what Redis has forgotten
+
+	room      sync.Mutex // guards asked
+	asked     int        // deliveries that lease calls under way may bring
+	askedByte int
+	consumer  Consumer
+	stopped   bool // guarded by room
+}
+
+// Consumer sends what the queue leases to it.
+type Consumer interface {
+	// Room says how many deliveries and payload bytes more it takes now.
+	Room() (deliveries, bytes int)
+	// Take starts sending them. It must not block.
+	Take([]Lease)
+}
+
+// New checks the options and makes a Queue; it does not yet talk to Redis.
+func New(o Options) (*Queue, error) {
+	if o.Client == nil || o.Registerer == nil || o.Dispatcher == "" {
+		return nil, errors.New("queue needs a client, a registerer and a dispatcher's name")
+	}
+	setDefaults(&o)
+	if o.Shards < 1 || o.Shards > maxShards {
+		return nil, fmt.Errorf("queue shards: %d is not in 1 to %d", o.Shards, maxShards)
+	}
+	q := &Queue{Options: o, client: o.Client}
+	for i := range o.Shards {
+		q.shards = append(q.shards, newShard(q, i))
+	}
+	q.metrics = newMetrics(q, o.Registerer)
+	return q, nil
+}
+
+func setDefaults(o *Options) {
+	setDefault(&o.Prefix, "nexus")
+	setDefault(&o.Shards, 1)
+	setDefault(&o.LeaseTime, 20*time.Second)
+	setDefault(&o.DeduplicationTime, 24*time.Hour)
+	setDefault(&o.MaxDeliveries, 1_000_000)
+	setDefault(&o.MaxBytes, 1<<30)
+	setDefault(&o.Logger, slog.Default())
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Run leases for the consumer and settles what it brings back, until ctx ends; then it settles what was brought before
+// and returns. Call StopLeasing first and let the consumer finish. Publish needs Run.
+func (q *Queue) Run(ctx context.Context, consumer Consumer) error {
+	q.room.Lock()
+	q.consumer = consumer
+	q.room.Unlock()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range q.shards {
+		group.Go(func() error { return s.run(ctx) })
+	}
+	group.Go(func() error { return q.listen(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// StopLeasing makes Run lease nothing more; settling and publishing go on.
+func (q *Queue) StopLeasing() {
+	q.room.Lock()
+	q.stopped = true
+	q.room.Unlock()
+}
+
+// reserve takes the consumer's room for one lease call; give it back with unreserve once the leases were handed over.
+func (q *Queue) reserve() (deliveries, bytes int) {
+	q.room.Lock()
+	defer q.room.Unlock()
+	if q.stopped || q.consumer == nil {
+		return 0, 0
+	}
+	deliveries, bytes = q.consumer.Room()
+	deliveries = max(0, min(deliveries-q.asked, maxLease))
+	bytes = min(bytes-q.askedByte, maxBatchBytes)
+	if bytes <= 0 || deliveries == 0 {
+		return 0, 0
+	}
+	q.asked += deliveries
+	q.askedByte += bytes
+	return deliveries, bytes
+}
+
+func (q *Queue) unreserve(deliveries, bytes int) {
+	q.room.Lock()
+	q.asked -= deliveries
+	q.askedByte -= bytes
+	q.room.Unlock()
+}
+
+// listen hears on which shards there is work for this dispatcher. While it cannot, maxSleep bounds the delay.
+func (q *Queue) listen(ctx context.Context) error {
+	channels := make([]string, len(q.shards))
+	byChannel := map[string]*shard{}
+	for i, s := range q.shards {
+		channels[i] = s.keys.wake(q.Dispatcher)
+		byChannel[channels[i]] = s
+	}
+	sub := q.client.Subscribe(ctx, channels...)
+	defer func() { _ = sub.Close() }()
+	messages := sub.Channel()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case m, ok := <-messages:
+			if !ok {
+				return nil
+			}
+			if s := byChannel[m.Channel]; s != nil {
+				s.wakeUp()
+			}
+		}
+	}
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -1,0 +1,102 @@
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed scripts/lib.lua
+var library string
+
+//go:embed scripts/publish.lua
+var publishSource string
+
+//go:embed scripts/lease.lua
+var leaseSource string
+
+//go:embed scripts/settle.lua
+var settleSource string
+
+//go:embed scripts/extend.lua
+var extendSource string
+
+//go:embed scripts/configure.lua
+var configureSource string
+
+//go:embed scripts/cancel.lua
+var cancelSource string
+
+//go:embed scripts/changed.lua
+var changedSource string
+
+//go:embed scripts/reflected.lua
+var reflectedSource string
+
+//go:embed scripts/audit.lua
+var auditSource string
+
+var (
+	publishScript   = redis.NewScript(library + publishSource)
+	leaseScript     = redis.NewScript(library + leaseSource)
+	settleScript    = redis.NewScript(library + settleSource)
+	extendScript    = redis.NewScript(library + extendSource)
+	configureScript = redis.NewScript(library + configureSource)
+	cancelScript    = redis.NewScript(library + cancelSource)
+	changedScript   = redis.NewScript(library + changedSource)
+	reflectedScript = redis.NewScript(library + reflectedSource)
+	auditScript     = redis.NewScript(library + auditSource)
+)
+
+// run calls one script on a shard.
+func (q *Queue) run(ctx context.Context, script *redis.Script, k keys, args []any) ([]any, error) {
+	reply, err := script.Run(ctx, q.client, []string{k.ready()}, args...).Slice()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return reply, nil
+}
+
+// step is one script call of a round trip.
+type step struct {
+	script *redis.Script
+	args   []any
+	reply  []any
+	err    error
+}
+
+// roundTrip sends the steps in one pipeline. A step whose script the server has forgotten (SCRIPT FLUSH, a failover)
+// ran nothing, so it is sent again with its source.
+func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) {
+	pipe := q.client.Pipeline()
+	commands := make([]*redis.Cmd, len(steps))
+	for i, s := range steps {
+		commands[i] = s.script.EvalSha(ctx, pipe, []string{k.ready()}, s.args...)
+	}
+	_, _ = pipe.Exec(ctx) // each command carries its own error
+	for i, s := range steps {
+		s.reply, s.err = commands[i].Slice()
+		if s.err != nil && redis.HasErrorPrefix(s.err, "NOSCRIPT") {
+			s.reply, s.err = s.script.Eval(ctx, q.client, []string{k.ready()}, s.args...).Slice()
+		}
+		if s.err != nil {
+			s.err = unavailable(s.err)
+		}
+	}
+}
+
+// ErrUnavailable is wrapped by every error that comes from Redis: it is down, slow, full or refuses to write.
+var ErrUnavailable = errors.New("queue unavailable")
+
+// ErrFull is wrapped, beside ErrUnavailable, where Redis has no memory left (maxmemory with noeviction).
+var ErrFull = errors.New("redis is out of memory")
+
+func unavailable(err error) error {
+	if redis.HasErrorPrefix(err, "OOM") {
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

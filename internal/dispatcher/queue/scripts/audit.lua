@@ -1,0 +1,105 @@
+-- audit: proves over the whole shard that nothing is in two places or in none, and that every count is true.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] most unfinished deliveries: a larger shard is refused, since an audit holds Redis meanwhile
+-- Returns {deliveries audited, code, subject, code, subject, ...}, or {-1, deliveries} where there are too many.
+-- Codes: 1 delivery in no place  2 in several  3 in a place but without record  4 record names another subscription
+--        5 payload missing  6 payload without delivery  7 wrong references  8 wrong count of a subscription
+--        9 in ready but must not be  10 missing from ready  11 wrong bytes  12 unknown subscription  13 wrong rate sum
+--        14 in ready too late
+-- Writes nothing.
+local now = clock()
+local count = call('HLEN', prefix .. 'deliveries')
+if count > tonumber(ARGV[2]) then return {-1, count} end
+local answer = {count}
+local function report(code, subject)
+  answer[#answer + 1] = code
+  answer[#answer + 1] = subject
+end
+
+local places, leased, subs = {}, {}, {}   -- delivery -> places; delivery -> true; subscription -> what was counted
+local function counted(id)
+  if not subs[id] then subs[id] = {fresh = 0, due = 0, inf = 0, rtry = 0} end
+  return subs[id]
+end
+for _, id in ipairs(call('SMEMBERS', prefix .. 'subs')) do counted(id) end
+
+local records, events, bytes = {}, {}, 0
+local all = call('HGETALL', prefix .. 'deliveries')
+for i = 1, #all, 2 do
+  local sub, attempts, _, size, event = parse(all[i + 1])
+  records[all[i]] = {sub = sub, attempts = attempts}
+  if attempts > 0 then counted(sub).rtry = counted(sub).rtry + 1 end
+  counted(sub)
+  if not events[event] then
+    events[event] = 0
+    bytes = bytes + size
+  end
+  events[event] = events[event] + 1
+end
+
+local function place(id, sub)
+  places[id] = (places[id] or 0) + 1
+  if not records[id] then
+    report(3, id)
+  elseif sub and records[id].sub ~= sub then
+    report(4, id)
+  end
+end
+for id, c in pairs(subs) do
+  local fresh = call('LRANGE', prefix .. 'fresh:' .. id, 0, -1)
+  local due = call('ZRANGE', prefix .. 'due:' .. id, 0, -1)
+  for _, d in ipairs(fresh) do place(d, id) end
+  for _, d in ipairs(due) do place(d, id) end
+  c.fresh, c.due = #fresh, #due
+end
+for _, member in ipairs(call('ZRANGE', prefix .. 'leases', 0, -1)) do
+  local id = string.match(member, ':(.*)$')
+  place(id)
+  if records[id] then counted(records[id].sub).inf = counted(records[id].sub).inf + 1 end
+end
+for id in pairs(records) do
+  if not places[id] then report(1, id) elseif places[id] > 1 then report(2, id) end
+end
+
+for event, n in pairs(events) do
+  if call('HEXISTS', prefix .. 'payloads', event) == 0 then report(5, event) end
+  if tonumber(call('HGET', prefix .. 'refs', event) or 1) ~= n then report(7, event) end
+end
+for _, key in ipairs({'payloads', 'refs'}) do
+  for _, event in ipairs(call('HKEYS', prefix .. key)) do
+    if not events[event] then report(6, event) end
+  end
+end
+if tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0) ~= bytes then report(11, bytes) end
+
+local function audit_ready(s)
+  local score = call('ZSCORE', KEYS[1], s.id)
+  local cap = s.cf >= failing_after and 1 or s.cap
+  local runs = not s.gone and s.act and not s.pau and s.fr + s.du > 0 and s.inf < cap
+    and (s.rate - s.ru - s.inf > 0 or s.ru > 0)
+  if score and not runs then report(9, s.id) end
+  if runs and not score then report(10, s.id) end
+  if not (runs and score) then return end
+  local at = runnable(s, now)
+  if at and tonumber(score) > at then report(14, s.id) end
+end
+local function audit_rate(s)
+  if s.ru == 0 or now >= (s.rh + 1) * 1000 + window then return end
+  local sum, all = 0, call('HVALS', prefix .. 'rate:' .. s.id)
+  for _, n in ipairs(all) do sum = sum + tonumber(n) end
+  if sum ~= s.ru then report(13, s.id) end
+end
+for id, c in pairs(subs) do
+  local s = subscription(id)
+  if not s then
+    report(12, id)
+  else
+    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or (s.rtry ~= c.rtry and not s.gone) then report(8, id) end
+    audit_rate(s)
+    audit_ready(s)
+  end
+end
+for _, id in ipairs(call('ZRANGE', KEYS[1], 0, -1)) do
+  if not subs[id] then report(9, id) end
+end
+return answer

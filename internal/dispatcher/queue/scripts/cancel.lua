@@ -1,0 +1,41 @@
+-- cancel: a subscription is gone; ends what waits for it, one bounded step.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] sub  [3] most deliveries in this step  [4] ms for which it is remembered as gone afterwards
+-- Returns {cancelled in this step, still waiting}. Call it until nothing waits; what is in flight ends as it ends.
+-- Never touches another subscription's deliveries; repeating it does no harm.
+local now, id, most = clock(), ARGV[2], tonumber(ARGV[3])
+local key = prefix .. 'sub:' .. id
+call('SREM', prefix .. 'subs', id)
+local s = subscription(id)
+if not s then return {0, 0} end
+s.gone = true
+set(s, 'gone', 1)
+local ids = call('LPOP', prefix .. 'fresh:' .. id, most) or {}
+s.fr = s.fr - #ids
+if #ids < most then
+  local due = call('ZRANGE', prefix .. 'due:' .. id, 0, most - #ids - 1)
+  variadic('ZREM', prefix .. 'due:' .. id, due)
+  s.du = s.du - #due
+  for _, d in ipairs(due) do ids[#ids + 1] = d end
+end
+local events, sizes, retrying = {}, {}, 0
+for _, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
+  local _, attempts, _, size, event = parse(rec)
+  events[event] = (events[event] or 0) + 1
+  sizes[event] = size
+  if attempts > 0 then retrying = retrying + 1 end
+end
+finish(ids, events, sizes)
+if #ids > 0 then
+  call('HINCRBY', key, 'canc', #ids)
+  call('HINCRBY', prefix .. 'totals', 'canceled', #ids)
+  set(s, 'rtry', s.rtry - retrying)
+end
+flush(now)
+if s.fr + s.du == 0 then
+  call('DEL', prefix .. 'rate:' .. id)
+  call('ZREM', prefix .. 'dirty', id)
+  call('ZREM', prefix .. 'urgent', id)
+  call('PEXPIRE', key, ARGV[4])
+end
+return {#ids, s.fr + s.du}

@@ -1,0 +1,150 @@
+-- lease: takes back what expired, then claims deliveries, a fair share of each subscription that may run.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] most deliveries  [3] most payload bytes (one delivery is given whatever its size)  [4] lease (ms)
+--       [5] smallest share of a subscription  [6] most expired leases to take back
+--       [7] the dispatcher  [8] most ms that it sleeps
+-- Returns {token, now, wake, expired, deliveries, payloads}: wake is when there may be something to lease again (ms;
+--       not after now: at once; -1: nothing waits); deliveries is {id, record, ...}, payloads is {event, payload, ...}.
+-- Never gives a delivery twice while its lease holds, never one before its time, beyond a place or a rate limit.
+-- Where work is left that this dispatcher has no room for, it wakes another one that sleeps.
+-- Its first write frees, so that a full Redis lets it work.
+local now = clock()
+local most, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
+local deliveries = prefix .. 'deliveries'
+local back = {}   -- subscription id -> deliveries that go back to the head of fresh
+
+local function put_back(s, id, attempts)
+  if attempts == 0 then
+    local list = back[s.id]
+    if not list then
+      list = {}
+      back[s.id] = list
+    end
+    list[#list + 1] = id
+    s.fr = s.fr + 1
+  else
+    call('ZADD', prefix .. 'due:' .. s.id, now, id)
+    s.du = s.du + 1
+  end
+end
+
+-- 1. Expired leases: whoever held them may have sent the request, so it counts as sent just now.
+local function reclaim()
+  local members = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
+  if #members == 0 then return 0 end
+  variadic('ZREM', prefix .. 'leases', members)
+  local ids, ended, events, sizes = {}, {}, {}, {}
+  for i, member in ipairs(members) do ids[i] = string.match(member, ':(.*)$') end
+  local records = gather('HMGET', deliveries, ids)
+  for i = #ids, 1, -1 do
+    local sub, attempts, _, size, event = parse(records[i])
+    local s = subscription(sub)
+    if s and not s.gone then
+      s.inf = s.inf - 1
+      roll(s, now)
+      charge(s, now, 1)
+      put_back(s, ids[i], attempts)
+    else
+      if s then s.inf = s.inf - 1 end
+      ended[#ended + 1] = ids[i]
+      events[event] = (events[event] or 0) + 1
+      sizes[event] = size
+    end
+  end
+  finish(ended, events, sizes)
+  for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
+  back = {}
+  return #ids
+end
+local expired = reclaim()
+
+-- 2. Who may run, longest waiting first.
+local subs = {}
+if most > 0 then subs = call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, most) end
+local share = #subs > 0 and math.max(tonumber(ARGV[5]), math.ceil(most / #subs)) or 0
+local ids, owner = {}, {}
+for _, id in ipairs(subs) do
+  local s = subscription(id)
+  roll(s, now)
+  local n = math.min(share, room(s), most - #ids)
+  if n > 0 and s.du > 0 then
+    local due = call('ZRANGE', prefix .. 'due:' .. id, '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
+    variadic('ZREM', prefix .. 'due:' .. id, due)
+    s.du, s.inf, n = s.du - #due, s.inf + #due, n - #due
+    for _, d in ipairs(due) do
+      ids[#ids + 1] = d
+      owner[#ids] = s
+    end
+  end
+  if n > 0 and s.fr > 0 then
+    local fresh = call('LPOP', prefix .. 'fresh:' .. id, n) or {}
+    s.fr, s.inf = s.fr - #fresh, s.inf + #fresh
+    for _, d in ipairs(fresh) do
+      ids[#ids + 1] = d
+      owner[#ids] = s
+    end
+  end
+  if #ids >= most then break end
+end
+
+-- 3. Their records, up to the bytes; what is over goes back to where it was.
+local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0
+if #ids > 0 then
+  token = call('HINCRBY', prefix .. 'totals', 'token', 1)
+  local records = gather('HMGET', deliveries, ids)
+  local over = #ids + 1
+  for i, id in ipairs(ids) do
+    local _, _, _, size, event = parse(records[i])
+    if not known[event] then bytes = bytes + size end
+    if bytes > most_bytes and i > 1 then
+      over = i
+      break
+    end
+    if not known[event] then
+      known[event] = true
+      names[#names + 1] = event
+    end
+    given[#given + 1] = id
+    given[#given + 1] = records[i]
+    claims[#claims + 1] = now + tonumber(ARGV[4])
+    claims[#claims + 1] = token .. ':' .. id
+  end
+  for i = #ids, over, -1 do
+    local _, attempts = parse(records[i])
+    owner[i].inf = owner[i].inf - 1
+    put_back(owner[i], ids[i], attempts)
+  end
+  for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
+  variadic('ZADD', prefix .. 'leases', claims)
+end
+local payloads, list = gather('HMGET', prefix .. 'payloads', names), {}
+for i, event in ipairs(names) do
+  list[2 * i - 1] = event
+  list[2 * i] = payloads[i]
+end
+flush(now)
+
+-- 4. When to come again: the next that may run, or the next lease that runs out.
+local wake_at = -1
+local function sooner(first)
+  local at = first[2] and tonumber(first[2])
+  if at and (wake_at < 0 or at < wake_at) then wake_at = at end
+end
+sooner(call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES'))
+sooner(call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES'))
+-- Sleepers by the time (ms) to which they sleep. One whose time is over is awake or dead.
+local sleepers, until_at = prefix .. 'sleepers', now + tonumber(ARGV[8])
+if wake_at >= 0 and wake_at <= now then
+  call('ZREM', sleepers, ARGV[7])
+  local other = call('ZRANGE', sleepers, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if other then
+    call('ZREM', sleepers, other)
+    call('PUBLISH', prefix .. 'wake:' .. other, now)
+  end
+elseif most == 0 then
+  call('ZREM', sleepers, ARGV[7])
+else
+  if wake_at >= 0 and wake_at < until_at then until_at = wake_at end
+  redis.pcall('ZADD', sleepers, until_at, ARGV[7])
+end
+return {token, now, wake_at, expired, given, list}

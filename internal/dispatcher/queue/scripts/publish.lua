@@ -1,0 +1,141 @@
+-- publish: puts events and their deliveries into the shard's queues.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] call id  [3] ms for which the call id is remembered  [4] ms for which event ids are remembered
+--       [5] most unfinished deliveries in the shard  [6] most payload bytes in the shard  [7] events, then for each:
+--       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, targets,
+--       and for each target: sub, delivery
+-- Returns {0, earliest (ms, -1 none), one entry for each event}: {0, subs with a full backlog...} queued,
+--       {1, receipt of the first time}, {2} seen with another fingerprint, {3} the shard is full;
+--       or {1, sub, ...}: subscriptions that must be configured first.
+-- Never writes anything when it returns {1, ...}; a repeated call id changes nothing and gets the first answer.
+local now = clock()
+local marker = prefix .. 'call:' .. ARGV[2]
+local before = call('GET', marker)
+if before then return cjson.decode(before) end
+
+fields[own + 1], fields[own + 2] = 'full', 'fail'
+local events, unknown, asked, i = {}, {}, {}, 8
+for n = 1, tonumber(ARGV[7]) do
+  local e = {id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3], targets = {}}
+  local count = tonumber(ARGV[i + 4])
+  i = i + 5
+  for t = 1, count do
+    local sub, delivery = ARGV[i], ARGV[i + 1]
+    i = i + 2
+    e.targets[t] = {sub, delivery}
+    if not subscription(sub) and not asked[sub] then
+      asked[sub] = true
+      unknown[#unknown + 1] = sub
+    end
+  end
+  events[n] = e
+end
+if #unknown > 0 then return {1, unpack(unknown)} end
+
+local waiting = call('HLEN', prefix .. 'deliveries')
+local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
+local most, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local deliveries, payloads, refs, fresh, full, seen_now = {}, {}, {}, {}, {}, {}
+local totals = {events = 0, failed = 0, canceled = 0, bytes = 0}
+local answer = {0, -1}
+
+local function seen(e)
+  if e.fingerprint == '' then return nil end
+  local first = seen_now[e.id] or call('GET', prefix .. 'seen:' .. e.id)
+  if not first then return nil end
+  local fingerprint, receipt = string.match(first, '^([^|]*)|(.*)$')
+  if fingerprint ~= e.fingerprint then return {2} end
+  return {1, receipt}
+end
+
+-- Puts one delivery into its subscription's queue; false where it ended at once.
+local function enqueue(s, delivery, size, key)
+  if s.gone then
+    totals.canceled = totals.canceled + 1
+    return false
+  end
+  if s.fr + s.du + s.inf >= s.max then
+    totals.failed = totals.failed + 1
+    full[s.id] = (full[s.id] or 0) + 1
+    return false
+  end
+  s.fr = s.fr + 1
+  deliveries[#deliveries + 1] = delivery
+  deliveries[#deliveries + 1] = record(s.id, 0, now, size, key)
+  local list = fresh[s.id]
+  if not list then
+    list = {}
+    fresh[s.id] = list
+  end
+  list[#list + 1] = delivery
+  return true
+end
+
+local function take(e)
+  local result, queued, size, key = {0}, 0, #e.payload, e.id
+  if e.fingerprint ~= '' then
+    key = e.id .. '#' .. now
+    seen_now[e.id] = e.fingerprint .. '|' .. e.receipt
+  end
+  for _, target in ipairs(e.targets) do
+    local s = touched[target[1]]
+    if enqueue(s, target[2], size, key) then
+      queued = queued + 1
+    elseif not s.gone then
+      result[#result + 1] = s.id
+    end
+  end
+  totals.events = totals.events + 1
+  if queued > 0 then
+    payloads[#payloads + 1] = key
+    payloads[#payloads + 1] = e.payload
+    totals.bytes = totals.bytes + size
+    waiting = waiting + queued
+  end
+  if queued > 1 then
+    refs[#refs + 1] = key
+    refs[#refs + 1] = queued
+  end
+  return result
+end
+
+for n, e in ipairs(events) do
+  local result = seen(e)
+  if not result then
+    if waiting + #e.targets > most or bytes + totals.bytes + #e.payload > most_bytes then
+      result = {3}
+    else
+      result = take(e)
+    end
+  end
+  answer[n + 2] = result
+end
+
+-- A full Redis (maxmemory, noeviction) refuses the first of these and with it the whole call.
+variadic('HSET', prefix .. 'payloads', payloads)
+variadic('HSET', prefix .. 'deliveries', deliveries)
+variadic('HSET', prefix .. 'refs', refs)
+for field, n in pairs(totals) do
+  if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
+end
+for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list) end
+for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[4]) end
+for _, s in ipairs(order) do
+  local n = full[s.id]
+  if n then
+    set(s, 'fail', (tonumber(s.more[2]) or 0) + n)
+    if s.more[1] ~= '1' then
+      set(s, 'full', 1)
+      urgent[#urgent + 1] = s.id
+    end
+  elseif fresh[s.id] and s.more[1] == '1' then
+    set(s, 'full', 0)
+    urgent[#urgent + 1] = s.id
+  end
+  if n or fresh[s.id] then dirty[#dirty + 1] = s.id end
+end
+flush(now)
+mark()
+answer[2] = earliest
+call('SET', marker, cjson.encode(answer), 'PX', ARGV[3])
+return answer

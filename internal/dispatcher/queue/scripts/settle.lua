@@ -1,0 +1,157 @@
+-- settle: ends attempts, with the statistics in the same step.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] settlements, then for each: delivery, token, result (0 done, 1 retry, 2 fail, 3 release),
+--       ms until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error
+-- Returns {earliest (ms, -1 none), 1 settled or 0 stale for each}.
+-- Never changes anything for a lease that ran out or was settled before. Its first write frees, so that a full Redis
+-- lets it work.
+local now = clock()
+for i, field in ipairs({'ok', 'fail', 'lsum', 'lcnt'}) do fields[own + i] = field end
+local items, members, i = {}, {}, 3
+for n = 1, tonumber(ARGV[2]) do
+  items[n] = {
+    id = ARGV[i], result = ARGV[i + 2], delay = tonumber(ARGV[i + 3]), ago = tonumber(ARGV[i + 4]),
+    took = tonumber(ARGV[i + 5]), status = ARGV[i + 6], reason = ARGV[i + 7], err = ARGV[i + 8]
+  }
+  members[n] = ARGV[i + 1] .. ':' .. ARGV[i]
+  i = i + 9
+end
+local answer, held, ids, valid = {-1}, {}, {}, {}
+for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', members)) do
+  answer[n + 1] = 0
+  if score and not held[members[n]] then
+    held[members[n]] = true
+    answer[n + 1] = 1
+    valid[#valid + 1] = items[n]
+    ids[#ids + 1] = items[n].id
+  end
+end
+if #valid == 0 then return answer end
+local claims = {}
+for member in pairs(held) do claims[#claims + 1] = member end
+variadic('ZREM', prefix .. 'leases', claims)
+
+local records = gather('HMGET', prefix .. 'deliveries', ids)
+local ended, events, sizes, rewritten, heads, later, sent = {}, {}, {}, {}, {}, {}, {}
+local stats = {}   -- subscription id -> what this call adds to its counters
+local totals = {ok = 0, failed = 0, canceled = 0}
+
+local function add(map, id, a, b)
+  local list = map[id]
+  if not list then
+    list = {}
+    map[id] = list
+  end
+  list[#list + 1] = a
+  if b then list[#list + 1] = b end
+end
+
+local function health(failures)
+  return failures == 0 and 'well' or failures < failing_after and 'shaky' or 'failing'
+end
+
+local function release(s, item, attempts)
+  if attempts == 0 and item.delay == 0 then
+    add(heads, s.id, item.id)
+    s.fr = s.fr + 1
+  else
+    add(later, s.id, now + item.delay, item.id)
+    s.du = s.du + 1
+  end
+end
+
+local function count(s, item, attempts)
+  local c = stats[s.id]
+  if not c then
+    c = {ok = 0, fail = 0, lsum = 0, lcnt = 0, cf = s.cf}
+    stats[s.id] = c
+  end
+  c.last = item
+  if item.status ~= '0' then
+    c.lsum = c.lsum + item.took
+    c.lcnt = c.lcnt + 1
+  end
+  if item.result == '0' then
+    c.ok = c.ok + 1
+    s.cf = 0
+    totals.ok = totals.ok + 1
+  else
+    s.cf = s.cf + 1
+  end
+  if item.result == '2' then
+    c.fail = c.fail + 1
+    totals.failed = totals.failed + 1
+  end
+  if item.result == '1' then
+    if attempts == 0 then s.rtry = s.rtry + 1 end
+  elseif attempts > 0 then
+    s.rtry = s.rtry - 1
+  end
+end
+
+for n, item in ipairs(valid) do
+  local sub, attempts, created, size, event = parse(records[n])
+  local s = subscription(sub)
+  if s then s.inf = s.inf - 1 end
+  local over = item.result == '0' or item.result == '2'
+  if not s or s.gone then
+    if not over then totals.canceled = totals.canceled + 1 end
+    over = true
+  elseif item.result == '3' then
+    release(s, item, attempts)
+  else
+    local second = math.floor((now - item.ago) / 1000)
+    local seconds = sent[sub]
+    if not seconds then
+      seconds = {}
+      sent[sub] = seconds
+    end
+    seconds[second] = (seconds[second] or 0) + 1
+    count(s, item, attempts)
+    if not over then
+      rewritten[#rewritten + 1] = item.id
+      rewritten[#rewritten + 1] = record(sub, attempts + 1, created, size, event)
+      add(later, sub, now + item.delay, item.id)
+      s.du = s.du + 1
+    end
+  end
+  if over then
+    ended[#ended + 1] = item.id
+    events[event] = (events[event] or 0) + 1
+    sizes[event] = size
+  end
+end
+
+finish(ended, events, sizes)
+variadic('HSET', prefix .. 'deliveries', rewritten)
+for id, list in pairs(heads) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
+for id, list in pairs(later) do variadic('ZADD', prefix .. 'due:' .. id, list) end
+for _, s in ipairs(order) do
+  local c = stats[s.id]
+  if sent[s.id] then roll(s, now) end
+  for second, n in pairs(sent[s.id] or {}) do charge(s, second * 1000, n) end
+  if c then
+    local last, ok = c.last, (tonumber(s.more[1]) or 0) + c.ok
+    set(s, 'ok', ok)
+    set(s, 'fail', (tonumber(s.more[2]) or 0) + c.fail)
+    set(s, 'lsum', (tonumber(s.more[3]) or 0) + c.lsum)
+    set(s, 'lcnt', (tonumber(s.more[4]) or 0) + c.lcnt)
+    set(s, 'cf', s.cf)
+    set(s, 'rtry', s.rtry)
+    set(s, 'lat', now)
+    set(s, 'lst', last.status)
+    set(s, 'lrs', last.reason)
+    set(s, 'ler', last.err)
+    if c.ok > 0 then set(s, 'lok', now) end
+    local first_success = c.ok > 0 and ok == c.ok
+    if first_success or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s.id end
+    dirty[#dirty + 1] = s.id
+  end
+end
+for field, n in pairs(totals) do
+  if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
+end
+flush(now)
+mark()
+answer[1] = earliest
+return answer

@@ -1,0 +1,47 @@
+package queue
+
+import "unicode/utf8"
+
+// maxErrorLength bounds a stored error, in bytes.
+const maxErrorLength = 256
+
+func settleArgs(settlements []Settlement) []any {
+	args := make([]any, 0, 2+9*len(settlements))
+	args = append(args, "", len(settlements))
+	for i := range settlements {
+		t := &settlements[i]
+		args = append(args, t.Lease.DeliveryID, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(),
+			t.SentAgo.Milliseconds(), t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength))
+	}
+	return args
+}
+
+// settled forgets what is settled, and keeps for the next round trip what a failed one may not have brought.
+func (s *shard) settled(settlements []Settlement, st *step) {
+	if st.err != nil {
+		s.mu.Lock()
+		s.settlements = append(settlements, s.settlements...)
+		s.mu.Unlock()
+		return
+	}
+	for i := range settlements {
+		lease := &settlements[i].Lease
+		delete(s.held, member(lease.Token, lease.DeliveryID))
+		if number(st.reply[i+1]) == 0 {
+			s.q.metrics.stale.Inc()
+			s.log.Warn("Settled too late: the lease had run out", "delivery", lease.DeliveryID,
+				"subscription", lease.SubscriptionID, "event", lease.EventID)
+		}
+	}
+}
+
+// cut shortens text to at most n bytes without breaking a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,261 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// shard gathers the work for one shard and sends it, one round trip at a time.
+type shard struct {
+	q     *Queue
+	index int
+	keys  keys
+	log   *slog.Logger
+	kick  chan struct{} // holds one token while there is something to do
+
+	mu          sync.Mutex
+	publishes   []*publishCall
+	settlements []Settlement
+
+	// Of the goroutine of run alone:
+	held     map[string]time.Time // token:delivery -> when it was leased or last extended
+	extended time.Time
+	outage   outage
+}
+
+func newShard(q *Queue, index int) *shard {
+	return &shard{
+		q: q, index: index, keys: newKeys(q.Prefix, index), log: q.Logger.With("shard", index),
+		kick: make(chan struct{}, 1), held: map[string]time.Time{},
+	}
+}
+
+func (s *shard) wakeUp() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Settle brings the end of an attempt. It does not wait: the shard's next round trip carries it, again if that fails.
+func (q *Queue) Settle(settlement Settlement) {
+	s := q.shards[settlement.Lease.shard]
+	s.mu.Lock()
+	s.settlements = append(s.settlements, settlement)
+	s.mu.Unlock()
+	s.wakeUp()
+}
+
+// run makes round trips until ctx ends, then settles what is left within the time of one lease.
+func (s *shard) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.finish(context.WithoutCancel(ctx))
+		case <-s.kick:
+		case <-timer.C:
+		}
+		timer.Reset(s.turn(ctx))
+	}
+}
+
+func (s *shard) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.q.LeaseTime)
+	defer cancel()
+	for {
+		work := s.gather()
+		if len(work.publishes)+len(work.settlements) == 0 {
+			return nil
+		}
+		pause := s.trip(ctx, work)
+		if ctx.Err() != nil {
+			return errors.Join(errors.New("settlements left behind at the end; their leases will run out"), ctx.Err())
+		}
+		if s.outage.since.IsZero() {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// turn makes one round trip and returns how long there is nothing to do unless somebody kicks.
+func (s *shard) turn(ctx context.Context) time.Duration {
+	return s.trip(ctx, s.gather())
+}
+
+// batch is the work of one round trip.
+type batch struct {
+	publishes   []*publishCall
+	settlements []Settlement
+	more        bool // some was left for the next
+}
+
+func (s *shard) gather() batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, targets, bytes := 0, 0, 0
+	for n < len(s.publishes) && n < maxEvents && targets < maxTargets && bytes < maxBatchBytes {
+		targets += len(s.publishes[n].targets)
+		bytes += len(s.publishes[n].payload)
+		n++
+	}
+	m := min(len(s.settlements), maxSettlements)
+	b := batch{publishes: s.publishes[:n:n], settlements: s.settlements[:m:m]}
+	s.publishes, s.settlements = s.publishes[n:], s.settlements[m:]
+	b.more = len(s.publishes)+len(s.settlements) > 0
+	if len(s.publishes) == 0 {
+		s.publishes = nil
+	}
+	if len(s.settlements) == 0 {
+		s.settlements = nil
+	}
+	return b
+}
+
+// trip publishes, settles, extends and leases, in this order, so that what was just published or freed can be leased
+// at once.
+func (s *shard) trip(ctx context.Context, b batch) time.Duration {
+	started := time.Now()
+	deliveries, bytes := s.q.reserve()
+	defer s.q.unreserve(deliveries, bytes)
+	lease := &step{script: leaseScript, args: s.leaseArgs(deliveries, bytes)}
+	steps := make([]*step, 0, 4)
+	var publish, settle, extend *step
+	if len(b.publishes) > 0 {
+		publish = &step{script: publishScript, args: s.publishArgs(b.publishes)}
+		steps = append(steps, publish)
+	}
+	if len(b.settlements) > 0 {
+		settle = &step{script: settleScript, args: settleArgs(b.settlements)}
+		steps = append(steps, settle)
+	}
+	extending := s.dueForExtension(started)
+	if len(extending) > 0 {
+		extend = &step{script: extendScript, args: s.extendArgs(extending)}
+		steps = append(steps, extend)
+	}
+	steps = append(steps, lease)
+	s.q.roundTrip(ctx, s.keys, steps)
+
+	if publish != nil {
+		s.answer(b.publishes, publish)
+	}
+	if settle != nil {
+		s.settled(b.settlements, settle)
+	}
+	if extend != nil {
+		s.prolonged(extending, extend, started)
+	}
+	wait := s.leased(lease, started, deliveries)
+	if b.more {
+		return 0
+	}
+	return wait
+}
+
+// extension is a third of the lease time: two may fail before a lease is lost.
+func (s *shard) extension() time.Duration { return s.q.LeaseTime / 3 }
+
+// dueForExtension names the leases that were not extended for a while; it looks at most once in that while.
+func (s *shard) dueForExtension(now time.Time) []string {
+	if now.Sub(s.extended) < s.extension() {
+		return nil
+	}
+	s.extended = now
+	var members []string
+	for member, since := range s.held {
+		if now.Sub(since) >= s.extension() {
+			members = append(members, member)
+		}
+	}
+	return members
+}
+
+func (s *shard) extendArgs(members []string) []any {
+	args := make([]any, 0, 2+2*len(members))
+	args = append(args, "", milliseconds(s.q.LeaseTime))
+	for _, member := range members {
+		token, delivery := splitMember(member)
+		args = append(args, token, delivery)
+	}
+	return args
+}
+
+func (s *shard) prolonged(members []string, st *step, started time.Time) {
+	if st.err != nil {
+		s.extended = time.Time{} // again in the next round trip
+		return
+	}
+	for i, member := range members {
+		if i < len(st.reply) && number(st.reply[i]) == 1 {
+			s.held[member] = started
+			continue
+		}
+		delete(s.held, member)
+		s.q.metrics.lost.Inc()
+	}
+}
+
+// pause is how long the shard may sleep when Redis says that something is due at wake (ms by its clock; -1 never).
+func (s *shard) pause(now, wake int64, took, asked int) time.Duration {
+	limit := maxSleep
+	if len(s.held) > 0 {
+		limit = min(limit, s.extension())
+	}
+	if wake < 0 || asked == 0 {
+		return limit // without room only a settlement helps, and that kicks
+	}
+	wait := time.Duration(wake-now) * time.Millisecond
+	if wait <= 0 && took == 0 {
+		wait = 10 * time.Millisecond // others were quicker, or payload bytes are short
+	}
+	return max(0, min(wait, limit))
+}
+
+// outage keeps the log quiet while Redis is away: one line when it goes, one a minute, one when it is back.
+type outage struct {
+	since, logged time.Time
+	failures      int
+}
+
+const (
+	outageLogInterval = time.Minute
+	firstRetry        = 50 * time.Millisecond
+	lastRetry         = 2 * time.Second
+)
+
+// failed notes a failed round trip and says how long to wait before the next.
+func (s *shard) failed(err error) time.Duration {
+	now := time.Now()
+	if s.outage.since.IsZero() {
+		s.outage.since = now
+	}
+	if now.Sub(s.outage.logged) >= outageLogInterval {
+		s.log.Error("Redis does not answer; events are refused and deliveries wait",
+			"since", s.outage.since.UTC().Format(time.RFC3339), "error", err)
+		s.outage.logged = now
+	}
+	s.outage.failures++
+	return min(firstRetry<<min(s.outage.failures, 6), lastRetry)
+}
+
+func (s *shard) recovered() {
+	if s.outage.since.IsZero() {
+		return
+	}
+	s.log.Info("Redis answers again", "away", time.Since(s.outage.since).Round(time.Millisecond).String())
+	s.outage = outage{}
+}
+
+func member(token int64, delivery string) string {
+	return strconv.FormatInt(token, 10) + ":" + delivery
+}

@@ -1,0 +1,123 @@
+// Package redistest starts real Redis servers on loopback for tests and benchmarks, and ends them.
+// A machine without redis-server fails the test: what we promise rests on what Redis really does.
+package redistest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is a redis-server process.
+type Server struct {
+	Address string // host:port
+	Dir     string
+	cmd     *exec.Cmd
+	args    []string
+	waited  chan struct{}
+}
+
+const startTimeout = 15 * time.Second
+
+// Start runs a redis-server in dir on a free port with the given further arguments, such as "--appendonly", "yes".
+func Start(dir string, args ...string) (*Server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Dir: dir}
+	s.args = append([]string{
+		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
+		"--logfile", filepath.Join(dir, "redis-"+strconv.Itoa(port)+".log"), "--daemonize", "no",
+	}, args...)
+	return s, s.Restart()
+}
+
+// Restart runs the server again, on the same port and data, after Kill or Stop.
+func (s *Server) Restart() error {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		return fmt.Errorf("redis-server is not installed (Debian: apt-get install redis-server): %w", err)
+	}
+	s.cmd = exec.CommandContext(context.Background(), path, s.args...) //nolint:gosec // a test's own arguments
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.Stderr = os.Stderr
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start redis-server: %w", err)
+	}
+	s.waited = make(chan struct{})
+	go func(cmd *exec.Cmd, waited chan struct{}) {
+		_ = cmd.Wait()
+		close(waited)
+	}(s.cmd, s.waited)
+	return s.waitReady()
+}
+
+func (s *Server) waitReady() error {
+	client := s.Client()
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	for {
+		err := client.Ping(ctx).Err()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("redis-server at %s did not answer within %s: %w", s.Address, startTimeout, err)
+		case <-s.waited:
+			return errors.New("redis-server ended at once; see its log in " + s.Dir)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Client connects to the server.
+func (s *Server) Client() *redis.Client { return redis.NewClient(&redis.Options{Addr: s.Address}) }
+
+// URL is its address as REDIS_URL takes it.
+func (s *Server) URL() string { return "redis://" + s.Address }
+
+// Pid of the running process.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Signal sends a signal, such as SIGKILL or SIGSTOP.
+func (s *Server) Signal(signal syscall.Signal) error { return s.cmd.Process.Signal(signal) }
+
+// Kill ends it as a crash would, and waits.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.waited
+}
+
+// ForTest starts a server that ends with the test.
+func ForTest(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s, err := Start(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func freePort() (int, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil //nolint:forcetypeassert // a TCP listener has a TCP address
+}
