@@ -1,0 +1,75 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+const (
+	dialTimeout      = 10 * time.Second // over all addresses of a name
+	handshakeTimeout = 10 * time.Second
+)
+
+// guardedDialer returns a dialer that asks the policy before every connect, after names were resolved.
+func guardedDialer(o Options, encrypted bool) *net.Dialer {
+	return &net.Dialer{
+		Timeout:  dialTimeout,
+		Resolver: o.Resolver,
+		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			target, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return fmt.Errorf("egress address %q: %w", address, err)
+			}
+			return o.Policy.Check(target.Addr(), encrypted)
+		},
+	}
+}
+
+// HandshakeError reports that an endpoint was reached but no TLS connection with it came about: an untrusted or
+// expired certificate, another name, no common version, a peer that does not speak TLS.
+type HandshakeError struct {
+	Err error
+}
+
+func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
+
+// Unwrap gives the cause, so that a handshake that ran out of time is also a timeout.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// handshaker opens TLS connections. It does so in place of http.Transport because that gives a handshake's failure no
+// type by which to recognise it.
+type handshaker struct {
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	config *tls.Config
+}
+
+func (h *handshaker) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint address %q: %w", address, err)
+	}
+	raw, err := h.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	config := h.config.Clone()
+	config.ServerName = host
+	conn := tls.Client(raw, config)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, &HandshakeError{Err: closeAfter(raw, err)}
+	}
+	return conn, nil
+}
+
+// closeAfter closes conn, which is of no use after err, and returns err.
+func closeAfter(conn net.Conn, err error) error {
+	_ = conn.Close() // err says already why
+	return err
+}
