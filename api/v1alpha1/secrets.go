@@ -28,7 +28,7 @@ const (
 	LabelReadableValue = "true"
 )
 
-// What the value of a signing key must be.
+// What the values within a Secret must be.
 const (
 	// DefaultSigningKey is the key within a Secret that signs, unless the spec names another.
 	DefaultSigningKey = "secret"
@@ -36,6 +36,8 @@ const (
 	MinSigningKeyLength = 16
 	// MaxSigningKeyLength is the longest signing key, in bytes.
 	MaxSigningKeyLength = 1024
+	// MaxHeaderValueLength is the longest value of a header, in bytes.
+	MaxHeaderValueLength = 4096
 )
 
 const (

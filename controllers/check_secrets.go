@@ -1,0 +1,95 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"bytes"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+// checkSecrets tells whether every Secret that a subscription uses is there, may be read and holds something usable.
+func checkSecrets(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret) finding {
+	if f := checkSigningKey(sub, secrets); !f.ok {
+		return f
+	}
+	for i, header := range sub.Spec.Headers {
+		if header.ValueFrom == nil {
+			continue
+		}
+		field := fmt.Sprintf("spec.headers[%d].valueFrom.secretKeyRef", i)
+		if f := checkHeaderValue(field, header.ValueFrom.SecretKeyRef, secrets); !f.ok {
+			return f
+		}
+	}
+	key := sub.SigningKey()
+	return finding{
+		ok: true, reason: v1alpha1.ReasonSecretReady,
+		message: fmt.Sprintf("Requests are signed with key %q of Secret %q", key.Key, key.Name),
+	}
+}
+
+func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret) finding {
+	ref := sub.SigningKey()
+	field, remedy := "spec.signing.secretRef", ""
+	if sub.GeneratesSigningKey() {
+		field, remedy = "generated", "; delete the Secret to have a new key generated"
+		if secret := secrets[ref.Name]; secret != nil && !metav1.IsControlledBy(secret, sub) {
+			return wrong(v1alpha1.ReasonSecretConflict,
+				"Secret %q exists and does not belong to this subscription, so no signing key can be generated there: "+
+					"delete or rename it, or name it in spec.signing.secretRef", ref.Name)
+		}
+	}
+	value, f := readKey(field, ref, secrets)
+	if !f.ok {
+		f.message += remedy
+		return f
+	}
+	if len(value) < v1alpha1.MinSigningKeyLength || len(value) > v1alpha1.MaxSigningKeyLength {
+		return wrong(v1alpha1.ReasonSecretKeyInvalid,
+			"Secret %q (%s): the value of key %q must be %d to %d bytes long to sign requests%s", ref.Name, field, ref.Key,
+			v1alpha1.MinSigningKeyLength, v1alpha1.MaxSigningKeyLength, remedy)
+	}
+	return finding{ok: true}
+}
+
+func checkHeaderValue(field string, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret) finding {
+	value, f := readKey(field, ref, secrets)
+	if f.ok && (len(value) > v1alpha1.MaxHeaderValueLength || bytes.ContainsFunc(value, isControl)) {
+		return wrong(v1alpha1.ReasonSecretKeyInvalid,
+			"Secret %q (%s): the value of key %q must be one line of at most %d bytes without control characters to be "+
+				"a header; a newline at its end is one too many", ref.Name, field, ref.Key, v1alpha1.MaxHeaderValueLength)
+	}
+	return f
+}
+
+// readKey reads a key of a Secret if the Secret has opted in. It looks at nothing of the data before it knows that.
+func readKey(
+	field string, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret,
+) ([]byte, finding) {
+	secret := secrets[ref.Name]
+	if secret == nil {
+		return nil, wrong(v1alpha1.ReasonSecretNotFound,
+			"Secret %q (%s) does not exist in this namespace: create it, or correct the name", ref.Name, field)
+	}
+	if !v1alpha1.SecretReadable(string(secret.Type), secret.Labels) {
+		return nil, wrong(v1alpha1.ReasonSecretNotReadable,
+			"Secret %q (%s) has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
+			ref.Name, field, v1alpha1.LabelReadable, v1alpha1.LabelReadableValue, v1alpha1.SecretTypeSigningKey)
+	}
+	value := secret.Data[ref.Key]
+	if len(value) == 0 {
+		return nil, wrong(v1alpha1.ReasonSecretKeyMissing,
+			"Secret %q (%s) has nothing under key %q: add a value there, or correct the key", ref.Name, field, ref.Key)
+	}
+	return value, finding{ok: true}
+}
+
+func isControl(r rune) bool {
+	return r != '\t' && (r < ' ' || r == '\x7f')
+}

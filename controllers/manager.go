@@ -1,0 +1,141 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+const (
+	// LeaderElectionID names the Lease that the managers of a cluster elect their leader with.
+	LeaderElectionID = "webhooks-manager.webhooks.nexus.io"
+
+	shutdownTimeout = 20 * time.Second
+	readyTimeout    = time.Second
+)
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update;patch
+
+// Options is what a Manager needs.
+type Options struct {
+	// Config connects to the API server.
+	Config *rest.Config
+	// Catalogue knows the event types of this cluster.
+	Catalogue Catalogue
+	// Logger gets everything that the manager and its libraries log.
+	Logger *slog.Logger
+	// MetricsAddress is where Prometheus metrics are served (host:port); "0" serves none.
+	MetricsAddress string
+	// HealthAddress is where /healthz and /readyz are served (host:port); "0" serves none.
+	HealthAddress string
+	// LeaderElection lets several managers run, of which one works.
+	LeaderElection bool
+	// LeaderElectionNamespace holds the Lease. Default: the namespace that the manager's Pod runs in.
+	LeaderElectionNamespace string
+}
+
+// Manager runs the reconcilers.
+type Manager struct {
+	ctrl.Manager
+}
+
+// NewManager builds a manager. It listens and reads the API only from Run on.
+func NewManager(ctx context.Context, options Options) (*Manager, error) {
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	mgr, err := ctrl.NewManager(options.Config, managerOptions(scheme, options))
+	if err != nil {
+		return nil, fmt.Errorf("build the manager: %w", err)
+	}
+	reconciler := &SubscriptionReconciler{
+		Client:    mgr.GetClient(),
+		Live:      mgr.GetAPIReader(),
+		Events:    mgr.GetEventRecorder(v1alpha1.FieldOwnerManager),
+		Catalogue: options.Catalogue,
+		Now:       time.Now,
+	}
+	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
+		return nil, err
+	}
+	if err := addProbes(mgr); err != nil {
+		return nil, err
+	}
+	return &Manager{Manager: mgr}, nil
+}
+
+// Run works until ctx ends or something fails, then stops within 20 seconds and gives the leadership up.
+func (m *Manager) Run(ctx context.Context) error {
+	if err := m.Start(ctx); err != nil {
+		return fmt.Errorf("run the manager: %w", err)
+	}
+	return nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	builder := runtime.NewSchemeBuilder(clientgoscheme.AddToScheme, v1alpha1.AddToScheme)
+	if err := builder.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("register the API types: %w", err)
+	}
+	return scheme, nil
+}
+
+func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
+	timeout, yes := shutdownTimeout, true
+	return ctrl.Options{
+		Scheme:  scheme,
+		Logger:  logr.FromSlogHandler(options.Logger.Handler()),
+		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
+		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		// Data of Secrets is read when it is needed and never kept: only their metadata is cached.
+		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+		HealthProbeBindAddress:        options.HealthAddress,
+		LeaderElection:                options.LeaderElection,
+		LeaderElectionID:              LeaderElectionID,
+		LeaderElectionNamespace:       options.LeaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &timeout,
+		// Several managers may live in one process: tests, and the quickstart of those who embed this.
+		Controller: config.Controller{SkipNameValidation: &yes},
+	}
+}
+
+func addProbes(mgr ctrl.Manager) error {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add the health probe: %w", err)
+	}
+	synced := func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), readyTimeout)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("subscriptions are not loaded yet")
+		}
+		return nil
+	}
+	if err := mgr.AddReadyzCheck("cache", synced); err != nil {
+		return fmt.Errorf("add the readiness probe: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+const (
+	// signingKeyBytes is the entropy of a generated key; it is stored as twice as many hexadecimal characters, so that
+	// it is text which a receiver can paste.
+	signingKeyBytes = 32
+
+	managedByLabel = "app.kubernetes.io/managed-by"
+
+	eventKeyGenerated   = "SigningKeyGenerated"
+	eventKeyRegenerated = "SigningKeyRegenerated"
+	eventKeyRemoved     = "SigningKeyRemoved"
+	actionGenerate      = "GenerateSigningKey"
+	actionRemove        = "RemoveSigningKey"
+)
+
+// secretNames lists the Secrets that a subscription uses: the one with its signing key first, then those of its
+// headers, each once.
+func secretNames(sub *v1alpha1.WebhookSubscription) []string {
+	names := []string{sub.SigningKey().Name}
+	for _, header := range sub.Spec.Headers {
+		if header.ValueFrom == nil || slices.Contains(names, header.ValueFrom.SecretKeyRef.Name) {
+			continue
+		}
+		names = append(names, header.ValueFrom.SecretKeyRef.Name)
+	}
+	return names
+}
+
+// readSecrets reads the Secrets that a subscription uses, by name. Those that do not exist are absent.
+func (r *SubscriptionReconciler) readSecrets(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription,
+) (map[string]*corev1.Secret, error) {
+	secrets := map[string]*corev1.Secret{}
+	for _, name := range secretNames(sub) {
+		secret := &corev1.Secret{}
+		err := r.Client.Get(ctx, types.NamespacedName{Namespace: sub.Namespace, Name: name}, secret)
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return nil, fmt.Errorf("read Secret %s: %w", name, err)
+		default:
+			secrets[name] = secret
+		}
+	}
+	return secrets, nil
+}
+
+// generateKey creates the Secret with the signing key if the spec names none and it does not exist, and adds it to
+// secrets. A Secret that exists is left as it is, whoever made it and whatever is in it: a key that somebody put there
+// may be the only one that their receivers know. What is wrong with it becomes a condition, and deleting it is how to
+// ask for a new key.
+func (r *SubscriptionReconciler) generateKey(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
+) error {
+	name := v1alpha1.GeneratedSecretName(sub.Name)
+	if !sub.GeneratesSigningKey() || secrets[name] != nil {
+		return nil
+	}
+	secret := newSigningSecret(sub)
+	if err := controllerutil.SetControllerReference(sub, secret, r.Client.Scheme(),
+		controllerutil.WithBlockOwnerDeletion(false)); err != nil {
+		return fmt.Errorf("own Secret %s: %w", name, err)
+	}
+	if err := r.Client.Create(ctx, secret, client.FieldOwner(v1alpha1.FieldOwnerManager)); err != nil {
+		return fmt.Errorf("create Secret %s: %w", name, err)
+	}
+	secrets[name] = secret
+	r.recordGenerated(sub, name)
+	return nil
+}
+
+func (r *SubscriptionReconciler) recordGenerated(sub *v1alpha1.WebhookSubscription, name string) {
+	if before := sub.Status.SigningSecret; before != nil && before.Name == name {
+		r.Events.Eventf(sub, nil, corev1.EventTypeWarning, eventKeyRegenerated, actionGenerate,
+			"Secret %s was gone: a new signing key was generated. Receivers need the new key to verify requests", name)
+		return
+	}
+	r.Events.Eventf(sub, nil, corev1.EventTypeNormal, eventKeyGenerated, actionGenerate,
+		"Generated a signing key in Secret %s", name)
+}
+
+func newSigningSecret(sub *v1alpha1.WebhookSubscription) *corev1.Secret {
+	key := make([]byte, signingKeyBytes)
+	_, _ = rand.Read(key) // never fails: it would rather end the process
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: sub.Namespace,
+			Name:      v1alpha1.GeneratedSecretName(sub.Name),
+			Labels:    map[string]string{managedByLabel: v1alpha1.FieldOwnerManager},
+		},
+		Type: v1alpha1.SecretTypeSigningKey,
+		Data: map[string][]byte{v1alpha1.DefaultSigningKey: []byte(hex.EncodeToString(key))},
+	}
+}
+
+// removeUnusedKey deletes the generated Secret of a subscription that has come to sign with another one, so that no
+// valid-looking key lies about. It waits until the other one can be used: a misspelt name in the spec must not cost the
+// key. A key cannot be brought back, so the spec is read again from the API server first.
+func (r *SubscriptionReconciler) removeUnusedKey(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, desired v1alpha1.WebhookSubscriptionStatus,
+) error {
+	generated := types.NamespacedName{Namespace: sub.Namespace, Name: v1alpha1.GeneratedSecretName(sub.Name)}
+	if slices.Contains(secretNames(sub), generated.Name) || !isTrue(desired.Conditions, v1alpha1.ConditionSecretReady) {
+		return nil
+	}
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := r.Client.Get(ctx, generated, secret); err != nil {
+		return wrapUnlessNotFound(err, "look for the unused Secret "+generated.Name)
+	}
+	current := &v1alpha1.WebhookSubscription{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(sub), current); err != nil {
+		return wrapUnlessNotFound(err, "read the subscription again")
+	}
+	if !metav1.IsControlledBy(secret, current) || slices.Contains(secretNames(current), generated.Name) {
+		return nil
+	}
+	uid := secret.GetUID()
+	if err := r.Client.Delete(ctx, secret, client.Preconditions{UID: &uid}); err != nil {
+		return wrapUnlessNotFound(err, "delete the unused Secret "+generated.Name)
+	}
+	r.Events.Eventf(sub, nil, corev1.EventTypeNormal, eventKeyRemoved, actionRemove,
+		"Deleted Secret %s: requests are signed with a key of Secret %s now", generated.Name, sub.SigningKey().Name)
+	return nil
+}
+
+func wrapUnlessNotFound(err error, what string) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// ignoreNamespaceTerminating drops the error of creating something in a namespace that is going away: the subscription
+// goes with it.
+func ignoreNamespaceTerminating(err error) error {
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+const actionJudge = "JudgeSubscription"
+
+// report writes the manager's part of the status if it differs from what is there, and records an event if the
+// subscription became ready or not, or is not ready for another reason.
+func (r *SubscriptionReconciler) report(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, desired v1alpha1.WebhookSubscriptionStatus,
+) error {
+	if equality.Semantic.DeepEqual(managerPart(sub.Status), desired) {
+		return nil
+	}
+	configuration, err := applyConfiguration(sub, desired)
+	if err != nil {
+		return err
+	}
+	err = r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.FieldOwnerManager), client.ForceOwnership)
+	if err != nil {
+		return wrapUnlessNotFound(err, "apply the status")
+	}
+	r.recordTransition(sub, desired)
+	return nil
+}
+
+// applyConfiguration is what server-side apply gets: all that the manager owns and nothing else. With the UID the API
+// server refuses it for a subscription of the same name that was created since.
+func applyConfiguration(
+	sub *v1alpha1.WebhookSubscription, status v1alpha1.WebhookSubscriptionStatus,
+) (runtime.ApplyConfiguration, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return nil, fmt.Errorf("convert the status: %w", err)
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{"status": content}}
+	object.SetGroupVersionKind(v1alpha1.SubscriptionKind)
+	object.SetNamespace(sub.Namespace)
+	object.SetName(sub.Name)
+	object.SetUID(sub.UID)
+	return client.ApplyConfigurationFromUnstructured(object), nil
+}
+
+func (r *SubscriptionReconciler) recordTransition(
+	sub *v1alpha1.WebhookSubscription, desired v1alpha1.WebhookSubscriptionStatus,
+) {
+	before := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionReady)
+	after := meta.FindStatusCondition(desired.Conditions, v1alpha1.ConditionReady)
+	if before != nil && before.Status == after.Status && before.Reason == after.Reason {
+		return
+	}
+	severity := corev1.EventTypeWarning
+	if after.Status == metav1.ConditionTrue {
+		severity = corev1.EventTypeNormal
+	}
+	r.Events.Eventf(sub, nil, severity, after.Reason, actionJudge, "%s", after.Message)
+}

@@ -1,0 +1,134 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+const (
+	controllerName = "webhooksubscription"
+
+	// secretIndex finds the subscriptions of a namespace that use a Secret, by the Secret's name.
+	secretIndex = "webhooks.nexus.io/secret"
+
+	maxConcurrentReconciles = 4
+)
+
+// Catalogue is what the reconciler asks about event types.
+type Catalogue interface {
+	// Knows tells whether this is an event type.
+	Knows(eventType string) bool
+	// KnowsPattern tells whether a pattern such as "build.*" matches any event type.
+	KnowsPattern(pattern string) bool
+	// Nearest is the event type that is most like this one.
+	Nearest(eventType string) string
+}
+
+// SubscriptionReconciler brings the Secret and the status of a subscription in line with its spec.
+type SubscriptionReconciler struct {
+	// Client reads subscriptions from a cache and Secrets from the API server, and writes both.
+	Client client.Client
+	// Live reads subscriptions from the API server.
+	Live client.Reader
+	// Events records what changed, for people.
+	Events events.EventRecorder
+	// Catalogue knows the event types of this cluster.
+	Catalogue Catalogue
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions,verbs=get;list;watch
+// +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile looks at one subscription. A wrong spec or a missing Secret ends in a condition: the watches on both wake
+// it when that changes. Trouble with the API server is an error, and tried again.
+func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	sub := &v1alpha1.WebhookSubscription{}
+	if err := r.Client.Get(ctx, request.NamespacedName, sub); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if !sub.DeletionTimestamp.IsZero() {
+		return reconcile.Result{}, nil // the generated Secret goes with its owner
+	}
+
+	secrets, err := r.readSecrets(ctx, sub)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.generateKey(ctx, sub, secrets); err != nil {
+		return reconcile.Result{}, ignoreNamespaceTerminating(err)
+	}
+
+	desired := decide(sub, secrets, r.Catalogue, r.Now())
+	if err := r.removeUnusedKey(ctx, sub, desired); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, r.report(ctx, sub, desired)
+}
+
+// SetupWithManager registers the reconciler. Of Secrets only the metadata is watched and kept in memory.
+func (r *SubscriptionReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.WebhookSubscription{}, secretIndex, indexSecrets)
+	if err != nil {
+		return fmt.Errorf("index subscriptions by Secret: %w", err)
+	}
+	err = builder.ControllerManagedBy(mgr).
+		Named(controllerName).
+		WithOptions(controller.Options{MaxConcurrentReconciles: maxConcurrentReconciles}).
+		// The dispatcher's statistics change the status all the time: only a new spec concerns us.
+		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.usersOfSecret)).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the %s controller: %w", controllerName, err)
+	}
+	return nil
+}
+
+func indexSecrets(object client.Object) []string {
+	sub, ok := object.(*v1alpha1.WebhookSubscription)
+	if !ok {
+		return nil
+	}
+	return secretNames(sub)
+}
+
+// usersOfSecret lists the subscriptions to look at when a Secret changed.
+func (r *SubscriptionReconciler) usersOfSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	var users v1alpha1.WebhookSubscriptionList
+	err := r.Client.List(ctx, &users, client.InNamespace(secret.GetNamespace()),
+		client.MatchingFields{secretIndex: secret.GetName()}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "Listing the subscriptions that use a Secret failed",
+			"namespace", secret.GetNamespace(), "secret", secret.GetName())
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(users.Items))
+	for i := range users.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{
+			Namespace: users.Items[i].Namespace, Name: users.Items[i].Name,
+		}})
+	}
+	return requests
+}
