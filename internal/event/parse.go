@@ -3,6 +3,7 @@ package event
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -228,13 +229,23 @@ func (p *parser) timestamp(now time.Time) time.Time {
 	if !given {
 		return now.UTC().Truncate(time.Millisecond)
 	}
-	// UnmarshalText is stricter than time.Parse: exactly RFC 3339.
-	var t time.Time
-	err := t.UnmarshalText([]byte(text))
-	if t = t.UTC(); err != nil || t.Year() < 1 || t.Year() > 9999 {
+	t, ok := parseTime(text)
+	if !ok {
 		p.refuse("timestamp", "must be a time as in RFC 3339, such as 2025-11-30T10:30:00Z")
 	}
 	return t
+}
+
+// parseTime reads RFC 3339 without the two liberties of time.Parse (an hour of one digit, a comma before the fraction),
+// and returns the time in UTC if its year can be written in four digits there.
+func parseTime(text string) (time.Time, bool) {
+	const hour = len("2006-01-02T15")
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || text[hour] != ':' || strings.ContainsRune(text, ',') {
+		return time.Time{}, false
+	}
+	t = t.UTC()
+	return t, t.Year() >= 1 && t.Year() <= 9999
 }
 
 // ValidType reports whether t has the form of an event type: word.word in lower-case letters, digits and underscores.
