@@ -85,8 +85,7 @@ bench: ## Measure deliveries a second, latency and what they cost, beside the ba
 
 .PHONY: build
 build: ## Build bin/manager, bin/dispatcher and bin/quickstart.
-	@echo "build: manager, dispatcher and quickstart $(VERSION) into bin/ (the first time compiles all dependencies: a minute or two)"
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/ ./cmd/...
+	@hack/build '$(GO_LDFLAGS)'
 
 .PHONY: docker-build
 docker-build: ## Build the container image IMG, which holds manager and dispatcher.
