@@ -34,7 +34,9 @@ const (
 	readyTimeout    = time.Second
 )
 
-// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update;patch
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,resourceNames=webhooks-manager.webhooks.nexus.io,verbs=get;update;patch
+// +kubebuilder:rbac:groups="",namespace=system,resources=events,verbs=create;patch
 
 // Options is what a Manager needs.
 type Options struct {
