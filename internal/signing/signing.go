@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package signing makes and checks the signature that every webhook carries, so that a consumer can tell that a
 // request came from this installation and was not changed on its way.
 //

@@ -1,4 +1,7 @@
-package egress_test
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
 
 import (
 	"errors"
@@ -8,15 +11,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"nexus.io/webhooks/internal/dispatcher/egress"
 )
 
-func networks(t testing.TB, entries ...string) []netip.Prefix {
-	t.Helper()
-	parsed, err := egress.ParseNetworks(entries)
+func networks(tb testing.TB, entries ...string) []netip.Prefix {
+	tb.Helper()
+	parsed, err := ParseNetworks(entries)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return parsed
 }
@@ -29,10 +30,10 @@ func TestPublicAddressesNeedHTTPS(t *testing.T) {
 	} {
 		t.Run(address, func(t *testing.T) {
 			addr := netip.MustParseAddr(address)
-			if err := (egress.Policy{}).Check(addr, true); err != nil {
+			if err := (Policy{}).Check(addr, true); err != nil {
 				t.Errorf("https: %v, want it allowed", err)
 			}
-			wantDenied(t, egress.Policy{}.Check(addr, false), "plain http needs an allowed network")
+			wantDenied(t, Policy{}.Check(addr, false), "plain http needs an allowed network")
 		})
 	}
 }
@@ -88,10 +89,10 @@ func TestSpecialAddressesNeedAnAllowedNetwork(t *testing.T) {
 	for address, c := range cases {
 		t.Run(address, func(t *testing.T) {
 			addr := netip.MustParseAddr(address)
-			closed := egress.Policy{AllowedNetworks: networks(t, "192.0.2.77", "2001:db8:77::/48")}
+			closed := Policy{AllowedNetworks: networks(t, "192.0.2.77", "2001:db8:77::/48")}
 			wantDenied(t, closed.Check(addr, true), c.kind)
 			wantDenied(t, closed.Check(addr, false), c.kind)
-			open := egress.Policy{AllowedNetworks: networks(t, strings.Split(c.allow, ",")...)}
+			open := Policy{AllowedNetworks: networks(t, strings.Split(c.allow, ",")...)}
 			for _, encrypted := range []bool{true, false} {
 				if err := open.Check(addr, encrypted); err != nil {
 					t.Errorf("encrypted %v, with %s allowed: %v", encrypted, c.allow, err)
@@ -114,14 +115,14 @@ func TestAnEmbeddedAddressIsJudgedBesidesItsTunnel(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			policy := egress.Policy{AllowedNetworks: networks(t, c.allow)}
+			policy := Policy{AllowedNetworks: networks(t, c.allow)}
 			wantDenied(t, policy.Check(netip.MustParseAddr(c.address), true), "no allowed network holds")
 		})
 	}
 }
 
 func TestMetadataAndLinkLocalAddressesAreNeverAllowed(t *testing.T) {
-	everything := egress.Policy{AllowedNetworks: networks(t, "0.0.0.0/0", "::/0")}
+	everything := Policy{AllowedNetworks: networks(t, "0.0.0.0/0", "::/0")}
 	for _, address := range []string{
 		"169.254.169.254", "169.254.170.2", "169.254.0.1", "169.254.255.255", "100.100.100.200", "168.63.129.16",
 		"192.0.0.192", "fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
@@ -141,7 +142,7 @@ func TestMetadataAndLinkLocalAddressesAreNeverAllowed(t *testing.T) {
 
 func wantDenied(t *testing.T, err error, reason string) {
 	t.Helper()
-	var denied *egress.DeniedError
+	var denied *DeniedError
 	if !errors.As(err, &denied) {
 		t.Errorf("got %v, want a DeniedError", err)
 		return
@@ -152,7 +153,7 @@ func wantDenied(t *testing.T, err error, reason string) {
 }
 
 func TestParseNetworksReadsNetworksAndAddresses(t *testing.T) {
-	got, err := egress.ParseNetworks([]string{"10.0.0.0/8", " 127.0.0.1 ", "::1", "fd12::/16", "0.0.0.0/0", "fc00::/7"})
+	got, err := ParseNetworks([]string{"10.0.0.0/8", " 127.0.0.1 ", "::1", "fd12::/16", "0.0.0.0/0", "fc00::/7"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +186,7 @@ func TestParseNetworksNamesWhatIsWrong(t *testing.T) {
 	}
 	for entry, want := range cases {
 		t.Run(entry, func(t *testing.T) {
-			_, err := egress.ParseNetworks([]string{"10.0.0.0/8", entry, "nonsense"})
+			_, err := ParseNetworks([]string{"10.0.0.0/8", entry, "nonsense"})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -203,18 +204,18 @@ func FuzzParseNetworks(f *testing.F) {
 		f.Add(entry)
 	}
 	f.Fuzz(func(t *testing.T, entry string) {
-		parsed, err := egress.ParseNetworks([]string{entry})
+		parsed, err := ParseNetworks([]string{entry})
 		if err != nil {
 			if parsed != nil {
 				t.Fatalf("%q gives both %v and %v", entry, parsed, err)
 			}
 			return
 		}
-		again, err := egress.ParseNetworks([]string{parsed[0].String()})
+		again, err := ParseNetworks([]string{parsed[0].String()})
 		if err != nil || again[0] != parsed[0] {
 			t.Fatalf("%q reads as %s, which reads as %v, %v", entry, parsed[0], again, err)
 		}
-		if err := (egress.Policy{AllowedNetworks: parsed}).Check(parsed[0].Addr(), false); err != nil &&
+		if err := (Policy{AllowedNetworks: parsed}).Check(parsed[0].Addr(), false); err != nil &&
 			!strings.Contains(err.Error(), "never allowed") && !strings.Contains(err.Error(), "it leads to") {
 			t.Fatalf("%q is allowed, and yet: %v", entry, err)
 		}
@@ -227,7 +228,7 @@ func FuzzCheck(f *testing.F) {
 		slice := netip.MustParseAddr(address).AsSlice()
 		f.Add(slice)
 	}
-	everything := egress.Policy{AllowedNetworks: networks(f, "0.0.0.0/0", "::/0")}
+	everything := Policy{AllowedNetworks: networks(f, "0.0.0.0/0", "::/0")}
 	f.Fuzz(func(t *testing.T, octets []byte) {
 		addr, ok := netip.AddrFromSlice(octets)
 		if !ok {
@@ -237,12 +238,12 @@ func FuzzCheck(f *testing.F) {
 		if everything.Check(addr, false) == nil && inner.IsLinkLocalUnicast() {
 			t.Fatalf("%s is allowed", addr)
 		}
-		if (egress.Policy{}).Check(addr, false) == nil {
+		if (Policy{}).Check(addr, false) == nil {
 			t.Fatalf("plain http to %s is allowed by an empty policy", addr)
 		}
 		special := inner.IsLoopback() || inner.IsPrivate() || inner.IsMulticast() || inner.IsUnspecified() ||
 			!inner.IsGlobalUnicast()
-		if special && (egress.Policy{}).Check(addr, true) == nil {
+		if special && (Policy{}).Check(addr, true) == nil {
 			t.Fatalf("%s is allowed by an empty policy", addr)
 		}
 	})

@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package egress holds the one HTTP transport by which deliveries leave, and the guard that decides to which addresses
 // it may connect.
 //

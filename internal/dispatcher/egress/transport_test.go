@@ -1,4 +1,7 @@
-package egress_test
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
 
 import (
 	"context"
@@ -19,8 +22,6 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
-
-	"nexus.io/webhooks/internal/dispatcher/egress"
 )
 
 func TestMain(m *testing.M) {
@@ -66,10 +67,10 @@ func (e *endpoint) port() string {
 	return port
 }
 
-func newTransport(t *testing.T, o egress.Options) *egress.Transport {
+func startTransport(t *testing.T, o Options) *Transport {
 	t.Helper()
 	o.MaxIdleConns = 16
-	transport := egress.NewTransport(o)
+	transport := NewTransport(o)
 	t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }
@@ -87,7 +88,7 @@ func send(t *testing.T, transport http.RoundTripper, url string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	return string(body), err
 }
@@ -99,7 +100,7 @@ func TestNoNotationOfLoopbackReachesAListener(t *testing.T) {
 		"loopback.test.": {"127.0.0.1"}, "loopback6.test.": {"::1"}, "mapped.test.": {"::ffff:127.0.0.1"},
 		"unspecified.test.": {"0.0.0.0"},
 	})
-	transport := newTransport(t, egress.Options{Resolver: resolver})
+	transport := startTransport(t, Options{Resolver: resolver})
 	for _, host := range []string{
 		"127.0.0.1", "localhost", "LOCALHOST", "localhost.", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1",
 		"0177.0.0.1", "017700000001", "127.0.0.1.", "0.0.0.0", "0", "[::1]", "[::]", "[0:0:0:0:0:0:0:1]",
@@ -122,7 +123,7 @@ func TestNoNotationOfLoopbackReachesAListener(t *testing.T) {
 func TestAnAllowedNetworkOpensPlainHTTP(t *testing.T) {
 	v4 := startEndpoint(t, "127.0.0.1:0", (*httptest.Server).Start)
 	v6 := startEndpoint(t, "[::1]:"+v4.port(), (*httptest.Server).Start)
-	transport := newTransport(t, egress.Options{Policy: egress.Policy{AllowedNetworks: networks(t, "127.0.0.1", "::1")}})
+	transport := startTransport(t, Options{Policy: Policy{AllowedNetworks: networks(t, "127.0.0.1", "::1")}})
 	for _, host := range []string{"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "localhost"} {
 		if _, err := send(t, transport, "http://"+host+":"+v4.port()); err != nil {
 			t.Errorf("%s: %v", host, err)
@@ -134,14 +135,14 @@ func TestAnAllowedNetworkOpensPlainHTTP(t *testing.T) {
 }
 
 func TestPlainHTTPToAPublicAddressIsDenied(t *testing.T) {
-	_, err := send(t, newTransport(t, egress.Options{}), "http://192.31.196.1/")
+	_, err := send(t, startTransport(t, Options{}), "http://192.31.196.1/")
 	wantDenied(t, err, "plain http needs an allowed network")
 }
 
 func TestLinkLocalStaysClosedWhenAllIsAllowed(t *testing.T) {
-	everything := egress.Policy{AllowedNetworks: networks(t, "0.0.0.0/0", "::/0")}
+	everything := Policy{AllowedNetworks: networks(t, "0.0.0.0/0", "::/0")}
 	resolver := startDNS(t, map[string][]string{"metadata.test.": {"169.254.169.254"}})
-	transport := newTransport(t, egress.Options{Policy: everything, Resolver: resolver})
+	transport := startTransport(t, Options{Policy: everything, Resolver: resolver})
 	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "metadata.test"} {
 		_, err := send(t, transport, "http://"+host+"/latest/meta-data/")
 		wantDenied(t, err, "never allowed")
@@ -152,8 +153,8 @@ func TestANameThatChangesItsMindIsCheckedAgain(t *testing.T) {
 	allowed := startEndpoint(t, "127.0.0.1:0", (*httptest.Server).Start)
 	denied := startEndpoint(t, "127.0.0.2:"+allowed.port(), (*httptest.Server).Start)
 	names := &zone{records: map[string][]string{"rebind.test.": {"127.0.0.1"}}}
-	policy := egress.Policy{AllowedNetworks: networks(t, "127.0.0.1")}
-	transport := newTransport(t, egress.Options{Policy: policy, Resolver: names.serve(t)})
+	policy := Policy{AllowedNetworks: networks(t, "127.0.0.1")}
+	transport := startTransport(t, Options{Policy: policy, Resolver: names.serve(t)})
 	url := "http://rebind.test:" + allowed.port()
 	if _, err := send(t, transport, url); err != nil {
 		t.Fatal(err)
@@ -172,8 +173,8 @@ func TestOfSeveralAddressesOnlyTheAllowedOneIsDialled(t *testing.T) {
 	allowed := startEndpoint(t, "127.0.0.1:0", (*httptest.Server).Start)
 	denied := startEndpoint(t, "127.0.0.2:"+allowed.port(), (*httptest.Server).Start)
 	records := map[string][]string{"both.test.": {"127.0.0.2", "127.0.0.1"}}
-	policy := egress.Policy{AllowedNetworks: networks(t, "127.0.0.1")}
-	transport := newTransport(t, egress.Options{Policy: policy, Resolver: startDNS(t, records)})
+	policy := Policy{AllowedNetworks: networks(t, "127.0.0.1")}
+	transport := startTransport(t, Options{Policy: policy, Resolver: startDNS(t, records)})
 	if _, err := send(t, transport, "http://both.test:"+allowed.port()); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestHTTPSReusesOneConnectionAndSpeaksHTTP2WhereItCan(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			e := startEndpoint(t, "127.0.0.1:0", c.start)
-			transport := newTransport(t, trusting(t, e))
+			transport := startTransport(t, trusting(t, e))
 			for range 5 {
 				proto, err := send(t, transport, e.URL)
 				if err != nil || proto != c.proto {
@@ -207,17 +208,17 @@ func TestHTTPSReusesOneConnectionAndSpeaksHTTP2WhereItCan(t *testing.T) {
 	}
 }
 
-func trusting(t *testing.T, e *endpoint) egress.Options {
+func trusting(t *testing.T, e *endpoint) Options {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(e.Certificate())
-	return egress.Options{Policy: egress.Policy{AllowedNetworks: networks(t, "127.0.0.0/8")}, RootCAs: roots}
+	return Options{Policy: Policy{AllowedNetworks: networks(t, "127.0.0.0/8")}, RootCAs: roots}
 }
 
 func TestAHandshakeThatFailsHasAType(t *testing.T) {
 	good := startEndpoint(t, "127.0.0.1:0", (*httptest.Server).StartTLS)
 	old := startEndpoint(t, "127.0.0.1:0", func(s *httptest.Server) {
-		s.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10} //nolint:gosec // what is refused
+		s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 		s.StartTLS()
 	})
 	plain := startEndpoint(t, "127.0.0.1:0", (*httptest.Server).Start)
@@ -226,7 +227,7 @@ func TestAHandshakeThatFailsHasAType(t *testing.T) {
 	otherName := trusting(t, good)
 	otherName.Resolver = startDNS(t, map[string][]string{"other.test.": {"127.0.0.1"}})
 	cases := map[string]struct {
-		options egress.Options
+		options Options
 		url     string
 	}{
 		"an untrusted certificate":       {untrusting, good.URL},
@@ -236,8 +237,8 @@ func TestAHandshakeThatFailsHasAType(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			_, err := send(t, newTransport(t, c.options), c.url)
-			var handshake *egress.HandshakeError
+			_, err := send(t, startTransport(t, c.options), c.url)
+			var handshake *HandshakeError
 			if !errors.As(err, &handshake) {
 				t.Errorf("got %v, want a HandshakeError", err)
 			}
@@ -251,9 +252,9 @@ func TestTheEnvironmentsProxyIsNotUsed(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
 		t.Setenv(name, proxy.URL)
 	}
-	options := egress.Options{Policy: egress.Policy{AllowedNetworks: networks(t, "127.0.0.1")}}
+	options := Options{Policy: Policy{AllowedNetworks: networks(t, "127.0.0.1")}}
 	options.Resolver = startDNS(t, map[string][]string{"endpoint.test.": {"127.0.0.1"}})
-	if _, err := send(t, newTransport(t, options), "http://endpoint.test:"+e.port()); err != nil {
+	if _, err := send(t, startTransport(t, options), "http://endpoint.test:"+e.port()); err != nil {
 		t.Fatal(err)
 	}
 	if proxy.connections.Load() != 0 || e.connections.Load() != 1 {
@@ -262,13 +263,13 @@ func TestTheEnvironmentsProxyIsNotUsed(t *testing.T) {
 }
 
 func TestOtherSchemesAreRefused(t *testing.T) {
-	if _, err := send(t, newTransport(t, egress.Options{}), "ftp://8.8.8.8/"); err == nil {
+	if _, err := send(t, startTransport(t, Options{}), "ftp://8.8.8.8/"); err == nil {
 		t.Error("no error for ftp")
 	}
 }
 
 func TestADeniedErrorIsFoundThroughAClientsError(t *testing.T) {
-	client := &http.Client{Transport: newTransport(t, egress.Options{})}
+	client := &http.Client{Transport: startTransport(t, Options{})}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://127.0.0.1/?token=x", nil)
 	if err != nil {
 		t.Fatal(err)
