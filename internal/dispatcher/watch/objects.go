@@ -1,0 +1,213 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package watch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"nexus.io/webhooks/api/v1alpha1"
+)
+
+// complainEvery bounds how often a lasting trouble is logged.
+const complainEvery = 30 * time.Second
+
+// objects caches the subscriptions, and the Secrets that have opted in, as the Kubernetes API tells of them.
+type objects struct {
+	subscriptions cache.SharedIndexInformer
+	byType        cache.SharedIndexInformer // Secrets that opted in by their type
+	byLabel       cache.SharedIndexInformer // and by their label; a Secret may be in both
+	handled       []cache.DoneChecker
+}
+
+// newObjects makes caches that mark in w's changes what changed.
+func newObjects(config *rest.Config, log *slog.Logger, w *Watcher) (*objects, error) {
+	subscriptions, err := subscriptionClient(config)
+	if err != nil {
+		return nil, err
+	}
+	protobuf := rest.CopyConfig(config)
+	protobuf.ContentType = runtime.ContentTypeProtobuf
+	core, err := kubernetes.NewForConfig(protobuf)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the Kubernetes API: %w", err)
+	}
+	secrets := core.CoreV1().RESTClient()
+	o := &objects{
+		subscriptions: informer(subscriptions, v1alpha1.SubscriptionResource.Resource, &v1alpha1.WebhookSubscription{},
+			func(*metav1.ListOptions) {}),
+		byType: informer(secrets, "secrets", &corev1.Secret{}, func(l *metav1.ListOptions) {
+			l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
+		}),
+		byLabel: informer(secrets, "secrets", &corev1.Secret{}, func(l *metav1.ListOptions) {
+			l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
+		}),
+	}
+	for _, i := range o.all() {
+		handler := cache.ResourceEventHandler(secretHandler{w})
+		if i == o.subscriptions {
+			handler = subscriptionHandler{w}
+		}
+		if err := o.prepare(i, handler, log); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+func subscriptionClient(config *rest.Config) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("register the subscription types: %w", err)
+	}
+	c := rest.CopyConfig(config)
+	c.APIPath = "/apis"
+	c.GroupVersion = &v1alpha1.GroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the Kubernetes API: %w", err)
+	}
+	return client, nil
+}
+
+func informer(c cache.Getter, resource string, example runtime.Object, narrow func(*metav1.ListOptions)) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(
+		cache.NewFilteredListWatchFromClient(c, resource, metav1.NamespaceAll, narrow), example, 0, cache.Indexers{})
+}
+
+func (o *objects) prepare(i cache.SharedIndexInformer, handler cache.ResourceEventHandler, log *slog.Logger) error {
+	if err := i.SetTransform(strip); err != nil {
+		return fmt.Errorf("prepare a cache: %w", err)
+	}
+	sometimes := &rate.Sometimes{Interval: complainEvery}
+	err := i.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		sometimes.Do(func() {
+			log.Warn("Watching the Kubernetes API was interrupted, going on with what is cached", slog.Any("error", err))
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("prepare a cache: %w", err)
+	}
+	registration, err := i.AddEventHandler(handler)
+	if err != nil {
+		return fmt.Errorf("follow a cache: %w", err)
+	}
+	o.handled = append(o.handled, registration.HasSyncedChecker())
+	return nil
+}
+
+func (o *objects) all() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{o.subscriptions, o.byType, o.byLabel}
+}
+
+func (o *objects) run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, i := range o.all() {
+		running.Go(func() { i.RunWithContext(ctx) })
+	}
+	running.Wait()
+}
+
+// waitForSync waits until every object that there is at the start was seen by its handler; false if ctx ended first.
+func (o *objects) waitForSync(ctx context.Context) bool {
+	for _, h := range o.handled {
+		select {
+		case <-h.Done():
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (o *objects) subscription(k key) *v1alpha1.WebhookSubscription {
+	item, ok, err := o.subscriptions.GetStore().GetByKey(k.String())
+	if err != nil || !ok {
+		return nil
+	}
+	sub, _ := item.(*v1alpha1.WebhookSubscription)
+	return sub
+}
+
+// secret is a routing.SecretGetter.
+func (o *objects) secret(namespace, name string) *corev1.Secret {
+	for _, i := range []cache.SharedIndexInformer{o.byType, o.byLabel} {
+		item, ok, err := i.GetStore().GetByKey(key{namespace, name}.String())
+		if secret, is := item.(*corev1.Secret); err == nil && ok && is {
+			return secret
+		}
+	}
+	return nil
+}
+
+const lastApplied = corev1.LastAppliedConfigAnnotation
+
+// strip drops what nobody here reads, which is most of what a small object weighs.
+func strip(item any) (any, error) {
+	switch o := item.(type) {
+	case *v1alpha1.WebhookSubscription:
+		o.ManagedFields = nil
+		delete(o.Annotations, lastApplied)
+	case *corev1.Secret:
+		o.ManagedFields, o.Annotations = nil, nil
+	}
+	return item, nil
+}
+
+// subscriptionHandler marks subscriptions whose route may have changed.
+type subscriptionHandler struct{ w *Watcher }
+
+func (h subscriptionHandler) OnAdd(item any, _ bool) {
+	if sub, ok := item.(*v1alpha1.WebhookSubscription); ok {
+		h.w.changes.touch(keyOf(sub))
+	}
+}
+
+// OnUpdate passes over changes of status and metadata, of which no route depends.
+func (h subscriptionHandler) OnUpdate(before, after any) {
+	was, _ := before.(*v1alpha1.WebhookSubscription)
+	is, ok := after.(*v1alpha1.WebhookSubscription)
+	if ok && (was == nil || was.UID != is.UID || was.Generation != is.Generation) {
+		h.w.changes.touch(keyOf(is))
+	}
+}
+
+// OnDelete believes a deletion that was watched. One that was missed shows only as an absence in a later list, which
+// can be wrong (a server that lags behind answers with an older list): it is put to a comparison.
+func (h subscriptionHandler) OnDelete(item any) {
+	if sub, ok := item.(*v1alpha1.WebhookSubscription); ok {
+		h.w.changes.delete(keyOf(sub), string(sub.UID))
+		return
+	}
+	h.w.compareSoon()
+}
+
+// secretHandler marks Secrets that changed.
+type secretHandler struct{ w *Watcher }
+
+func (h secretHandler) OnAdd(item any, _ bool) { h.mark(item) }
+func (h secretHandler) OnUpdate(_, after any)  { h.mark(after) }
+func (h secretHandler) OnDelete(item any)      { h.mark(item) }
+
+func (h secretHandler) mark(item any) {
+	if missed, ok := item.(cache.DeletedFinalStateUnknown); ok {
+		item = missed.Obj
+	}
+	if secret, ok := item.(*corev1.Secret); ok {
+		h.w.changes.touchSecret(keyOf(secret))
+	}
+}
