@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 package event
 
 // Attributes are what a subscription's filter looks at. "" means that the event lacks it.

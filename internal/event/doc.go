@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Package event knows what a publisher posts: the envelope and its rules, the catalogue of event types, and the ids of
 // events, deliveries and subscriptions.
 //

@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 package event
 
 import (

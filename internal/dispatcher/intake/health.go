@@ -1,0 +1,73 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package intake
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Check is one thing that must work for the dispatcher to be ready. Its error is shown to whoever asks: no secrets.
+type Check struct {
+	Name  string
+	Check func(ctx context.Context) error
+}
+
+// checkTimeout bounds all checks of one request; it is below the usual timeout of a kubelet's probe plus its period.
+const checkTimeout = 2 * time.Second
+
+func healthy(w http.ResponseWriter, _ *http.Request) int {
+	return answer(w, http.StatusOK, []byte(`{"status":"ok"}`))
+}
+
+type readiness struct {
+	Status string        `json:"status"` // ok or unavailable
+	Checks []checkResult `json:"checks"`
+}
+
+type checkResult struct {
+	Name   string `json:"name"`
+	Status string `json:"status"` // ok or failed
+	Error  string `json:"error,omitempty"`
+}
+
+// ready serves GET /readyz: 503 until every check passes.
+func (h *handler) ready(w http.ResponseWriter, r *http.Request) int {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	found := readiness{Status: "ok", Checks: runChecks(ctx, append([]Check{{"routingTable", h.checkTable}}, h.Checks...))}
+	status := http.StatusOK
+	for _, c := range found.Checks {
+		if c.Error != "" {
+			found.Status, status = "unavailable", http.StatusServiceUnavailable
+		}
+	}
+	return answer(w, status, marshal(found))
+}
+
+func (h *handler) checkTable(context.Context) error {
+	if h.Table() == nil {
+		return errors.New("the subscriptions are still being loaded")
+	}
+	return nil
+}
+
+// runChecks runs them side by side, so that one that hangs does not take the others' time.
+func runChecks(ctx context.Context, checks []Check) []checkResult {
+	results := make([]checkResult, len(checks))
+	var running sync.WaitGroup
+	for i, c := range checks {
+		running.Go(func() {
+			results[i] = checkResult{Name: c.Name, Status: "ok"}
+			if err := c.Check(ctx); err != nil {
+				results[i].Status, results[i].Error = "failed", err.Error()
+			}
+		})
+	}
+	running.Wait()
+	return results
+}

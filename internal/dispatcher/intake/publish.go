@@ -1,0 +1,277 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/event"
+	"nexus.io/webhooks/internal/routing"
+)
+
+// maxPublications bounds one call of the queue, so that a batch does not hold up the events of others for long.
+const maxPublications = 200
+
+// entry is one event of a request; it ends with a receipt or a refusal.
+type entry struct {
+	raw       json.RawMessage
+	key       string // idempotency key, "" for none
+	id        string
+	eventType string
+	receipt   queue.Receipt
+	refused   *problem
+}
+
+// publishEvent serves POST /api/v1/events.
+func (h *handler) publishEvent(w http.ResponseWriter, r *http.Request) int {
+	x := h.exchange()
+	defer h.release(x)
+	key, table, p := h.begin(w, r, x, h.Limits.MaxEventBytes)
+	if p != nil {
+		return p.write(w)
+	}
+	x.entries = append(x.entries, entry{raw: x.request, key: key})
+	h.accept(r.Context(), x, table)
+	e := &x.entries[0]
+	if e.refused != nil {
+		return e.refused.write(w)
+	}
+	x.answer = e.append(x.answer)
+	return answer(w, http.StatusAccepted, x.answer)
+}
+
+// publishBatch serves POST /api/v1/events/batch.
+func (h *handler) publishBatch(w http.ResponseWriter, r *http.Request) int {
+	x := h.exchange()
+	defer h.release(x)
+	key, table, p := h.begin(w, r, x, h.Limits.MaxBatchBytes)
+	if p != nil {
+		return p.write(w)
+	}
+	events, err := event.SplitBatch(x.request, h.Limits.MaxBatchEvents)
+	if err != nil {
+		return refusal(err).write(w)
+	}
+	for i, raw := range events {
+		x.entries = append(x.entries, entry{raw: raw, key: keyOfEvent(key, i)})
+	}
+	h.accept(r.Context(), x, table)
+	if p := comeAgain(x.entries); p != nil {
+		return p.write(w)
+	}
+	x.answer = appendBatch(x.answer, x.entries)
+	return answer(w, http.StatusAccepted, x.answer)
+}
+
+// begin does what every publishing request needs first.
+func (h *handler) begin(w http.ResponseWriter, r *http.Request, x *exchange, limit int64) (
+	key string, table *routing.Table, p *problem,
+) {
+	if key, p = idempotencyKey(r.Header); p != nil {
+		return "", nil, p
+	}
+	if p = h.read(w, r, x, limit); p != nil {
+		return "", nil, p
+	}
+	if table = h.Table(); table == nil {
+		return "", nil, newProblem(http.StatusServiceUnavailable,
+			"the subscriptions are still being loaded: send this again in a moment").retry(retryUnready)
+	}
+	return key, table, nil
+}
+
+// idempotencyKey returns the request's key, "" if it has none.
+func idempotencyKey(header http.Header) (string, *problem) {
+	values := header["Idempotency-Key"]
+	if len(values) == 0 {
+		return "", nil
+	}
+	if key := values[0]; len(values) == 1 && printable(key) && len(key) <= 255 {
+		return key, nil
+	}
+	return "", newProblem(http.StatusBadRequest, "the Idempotency-Key header must be given once, with 1 to 255 "+
+		"printable ASCII characters")
+}
+
+func printable(key string) bool {
+	for i := range len(key) {
+		if key[i] < ' ' || key[i] > '~' {
+			return false
+		}
+	}
+	return key != ""
+}
+
+// keyOfEvent gives each event of a batch a key of its own.
+func keyOfEvent(key string, index int) string {
+	if key == "" {
+		return ""
+	}
+	return key + "/" + strconv.Itoa(index)
+}
+
+// accept takes the entries through parsing, matching and the queue.
+func (h *handler) accept(ctx context.Context, x *exchange, table *routing.Table) {
+	rest := x.entries
+	for len(rest) > 0 {
+		now := rest[:min(len(rest), maxPublications)]
+		rest = rest[len(now):]
+		if p := h.acceptSome(ctx, x, table, now); p != nil {
+			refuseAll(rest, p)
+			rest = nil
+		}
+	}
+	for i := range x.entries {
+		h.count(&x.entries[i])
+	}
+}
+
+func refuseAll(entries []entry, p *problem) {
+	for i := range entries {
+		if entries[i].refused == nil {
+			entries[i].refused = p
+		}
+	}
+}
+
+// acceptSome publishes what is right among the entries in one call. The problem is that the queue took none of them.
+func (h *handler) acceptSome(ctx context.Context, x *exchange, table *routing.Table, entries []entry) *problem {
+	x.publications, x.bodies = x.publications[:0], x.bodies[:0]
+	for i := range entries {
+		h.prepare(x, table, &entries[i])
+	}
+	if len(x.publications) == 0 {
+		return nil
+	}
+	receipts, err := h.Publisher.Publish(ctx, x.publications)
+	if err == nil && len(receipts) != len(x.publications) {
+		err = fmt.Errorf("%d receipts for %d events", len(receipts), len(x.publications))
+	}
+	if err != nil {
+		p := h.unavailable(ctx, err)
+		refuseAll(entries, p)
+		return p
+	}
+	for i := range entries {
+		if e := &entries[i]; e.refused == nil {
+			e.settle(receipts[0])
+			receipts = receipts[1:]
+		}
+	}
+	return nil
+}
+
+// prepare turns an entry into a publication, or refuses it.
+func (h *handler) prepare(x *exchange, table *routing.Table, e *entry) {
+	parsed, p := h.parse(e)
+	if p != nil {
+		e.refused = p
+		return
+	}
+	e.id, e.eventType = parsed.ID, parsed.Type
+	start := len(x.bodies)
+	x.bodies = parsed.AppendBody(x.bodies)
+	publication := queue.Publication{
+		EventID:   parsed.ID,
+		EventType: parsed.Type,
+		Body:      x.bodies[start:len(x.bodies):len(x.bodies)],
+		Targets:   targets(table.Match(parsed.Type, parsed.Attributes())),
+	}
+	if parsed.ClientID {
+		publication.Fingerprint = parsed.Fingerprint()
+	}
+	x.publications = append(x.publications, publication)
+}
+
+// parse reads an event whose type is known. An id in the event is its identity; without one, the idempotency key is.
+func (h *handler) parse(e *entry) (event.Event, *problem) {
+	if int64(len(e.raw)) > h.Limits.MaxEventBytes {
+		return event.Event{}, tooLarge(h.Limits.MaxEventBytes)
+	}
+	parsed, err := event.Parse(e.raw, time.Now())
+	if err != nil {
+		return event.Event{}, refusal(err)
+	}
+	if !h.Catalogue.Knows(parsed.Type) {
+		return event.Event{}, h.unknownType(parsed.Type)
+	}
+	if e.key != "" && !parsed.ClientID {
+		parsed.ID, parsed.ClientID = event.IDFromKey(e.key), true
+	}
+	return parsed, nil
+}
+
+func (h *handler) unknownType(t string) *problem {
+	message := fmt.Sprintf("%q is not a known event type", t)
+	if near := h.Catalogue.Nearest(t); near != "" {
+		message += fmt.Sprintf("; did you mean %q?", near)
+	} else {
+		message += "; GET /api/v1/event-types lists them"
+	}
+	return refusal(&event.InvalidError{Fields: []event.FieldError{{Field: "type", Message: message}}})
+}
+
+func targets(routes []*routing.Route) []queue.Target {
+	if len(routes) == 0 {
+		return nil
+	}
+	found := make([]queue.Target, len(routes))
+	for i, r := range routes {
+		found[i] = queue.Target{SubscriptionID: r.ID, DeliveryID: event.NewDeliveryID()}
+	}
+	return found
+}
+
+// settle takes the queue's answer.
+func (e *entry) settle(r queue.Receipt) {
+	e.receipt = r
+	switch r.Outcome {
+	case queue.Queued, queue.Duplicate:
+	case queue.Conflict:
+		e.refused = newProblem(http.StatusConflict, fmt.Sprintf("an event with the id %q but with another content came "+
+			"in the last 24 hours: give each event an id (or an Idempotency-Key) of its own", e.id))
+	case queue.Full:
+		e.refused = queueFull()
+	}
+}
+
+func queueFull() *problem {
+	return newProblem(http.StatusTooManyRequests,
+		"the queue is full: send this again later; nothing that was accepted before is lost").retry(retryFull)
+}
+
+// unavailable says that the queue took nothing, and logs it unless only this client went away.
+func (h *handler) unavailable(ctx context.Context, err error) *problem {
+	if ctx.Err() == nil {
+		h.outages.Do(func() { h.Logger.Error("Events are refused, the queue cannot be written", "error", err) })
+	}
+	if errors.Is(err, queue.ErrFull) {
+		return queueFull()
+	}
+	return newProblem(http.StatusServiceUnavailable,
+		"the queue cannot be written just now, and the event was not accepted: send it again, with the same id or "+
+			"Idempotency-Key where it has one").retry(retryDown)
+}
+
+// comeAgain returns why a batch should be sent again as it is: nothing of it was accepted and some of it may be later.
+func comeAgain(entries []entry) *problem {
+	var reason *problem
+	for i := range entries {
+		p := entries[i].refused
+		if p == nil {
+			return nil
+		}
+		if reason == nil && p.temporary() {
+			reason = p
+		}
+	}
+	return reason
+}
