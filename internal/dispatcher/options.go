@@ -13,6 +13,7 @@ import (
 
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/routing"
 	"nexus.io/webhooks/internal/settings"
 )
@@ -25,6 +26,7 @@ type Options struct {
 	AuthNoneAnyHost bool   // the second telling that Auth none needs beyond loopback
 
 	RedisURL           string
+	PostgresURL        string
 	Shards             int
 	QueueMaxDeliveries int
 	QueueMaxMebibytes  int
@@ -80,6 +82,8 @@ func (o *Options) bindQueue(s *settings.Set) {
 	s.Secret(&o.RedisURL, "redis-url", "REDIS_URL", "redis://localhost:6379",
 		"Redis: redis://host:port, rediss:// with TLS, several hosts by commas for Redis Cluster, "+
 			"redis-sentinel://host:port,.../master.")
+	s.Secret(&o.PostgresURL, "postgres-url", "POSTGRES_URL", "",
+		"PostgreSQL for the long delivery history. This version keeps none and says so at its start.")
 	s.Int(&o.Shards, "queue-shards", "WEBHOOK_QUEUE_SHARDS", 1, 1, 1024,
 		"Parts of the queue; more than 1 is for Redis Cluster. It cannot change while the queue holds data.")
 	s.Int(&o.QueueMaxDeliveries, "queue-max-deliveries", "WEBHOOK_QUEUE_MAX_DELIVERIES", 1_000_000, 1, 1_000_000_000,
@@ -134,8 +138,8 @@ func (o *Options) bindProcess(s *settings.Set) {
 		"Subscriptions that metrics name; the others count together as \"other\".")
 	s.Seconds(&o.Drain, "drain-timeout", "WEBHOOK_DRAIN_TIMEOUT", 35*time.Second, time.Second, 10*time.Minute,
 		"After SIGTERM, time for attempts under way to end; above --timeout, none is cut off.")
-	s.Choice(&o.LogLevel, "log-level", "WEBHOOK_LOG_LEVEL", []string{"info", "debug", "warn", "error"}, "Least level logged.")
-	s.Choice(&o.LogFormat, "log-format", "WEBHOOK_LOG_FORMAT", []string{"json", "text"}, "Form of the log.")
+	s.Choice(&o.LogLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "Least level logged.")
+	s.Choice(&o.LogFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "Form of the log.")
 }
 
 // AuthNone lets everybody publish who reaches the port.

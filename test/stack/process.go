@@ -30,6 +30,11 @@ type Process struct {
 	err    error
 }
 
+// NewProcess describes a process that appends its output to the file log.
+func NewProcess(name, log, path string, args ...string) *Process {
+	return &Process{Name: name, path: path, args: args, log: log}
+}
+
 // Start runs it; its output is appended to its log.
 func (p *Process) Start() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -79,6 +84,12 @@ func (p *Process) WaitReady(ctx context.Context) error {
 // Signal sends a signal.
 func (p *Process) Signal(signal syscall.Signal) error { return p.cmd.Process.Signal(signal) }
 
+// Wait returns once it has ended; the error is that of an exit other than 0.
+func (p *Process) Wait() (*os.ProcessState, error) {
+	<-p.waited
+	return p.cmd.ProcessState, p.err
+}
+
 // Pid of the running process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
@@ -117,7 +128,8 @@ func (p *Process) Tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-func freeAddress() (string, error) {
+// FreeAddress is a loopback host:port that nobody listens on.
+func FreeAddress() (string, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {

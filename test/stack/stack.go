@@ -96,11 +96,11 @@ func Start(t testing.TB, o Options) *Stack {
 
 func (s *Stack) dispatcher(t testing.TB, i int, path string, flags []string) *Process {
 	t.Helper()
-	api, err := freeAddress()
+	api, err := FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics, err := freeAddress()
+	metrics, err := FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func (s *Stack) dispatcher(t testing.TB, i int, path string, flags []string) *Pr
 
 func (s *Stack) process(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Name: name, path: path, args: args, log: filepath.Join(s.dir, name+".log")}
+	p := NewProcess(name, filepath.Join(s.dir, name+".log"), path, args...)
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {

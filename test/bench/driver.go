@@ -1,0 +1,246 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nexus.io/webhooks/test/stack"
+)
+
+type options struct {
+	events  int
+	profile string
+	latency struct{ duration time.Duration }
+}
+
+const (
+	publishers      = 64
+	latencyRate     = 200 // events a second
+	latencyDuration = 15 * time.Second
+	stageTimeout    = 5 * time.Minute
+)
+
+// Bars of the ratios to the bare client, and of the latency.
+const (
+	barFanOut1  = 0.30
+	barFanOut10 = 0.45
+	barLatency  = 5 * time.Millisecond
+)
+
+// event is a body of about 1 KiB once rendered. attribute selects the subscriptions that it matches.
+func event(kind string, sent int64, attribute string) string {
+	eventType, filter := "build.completed", "project"
+	if kind == "fan10" {
+		eventType, filter = "deployment.completed", "team"
+	}
+	return fmt.Sprintf(`{"type":%q,"source":"bench","data":{"sent_ns":%d,%q:%q,"filler":%q}}`,
+		eventType, sent, filter, attribute, strings.Repeat("x", 800))
+}
+
+func drive(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "nexus-webhooks-bench-")
+	if err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	say("Starting API server, Redis, receiver and dispatcher")
+	r, err := newRig(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer r.stop()
+
+	base, err := r.bare(ctx, o.events)
+	if err != nil {
+		return err
+	}
+	one, err := r.throughput(ctx, "fan1", o.events, 1, o.profile)
+	if err != nil {
+		return err
+	}
+	ten, err := r.throughput(ctx, "fan10", o.events, 10, "")
+	if err != nil {
+		return err
+	}
+	took, err := r.latency(ctx, o.latency.duration)
+	if err != nil {
+		return err
+	}
+	report(base, one, ten, took)
+	return nil
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+
+// figures of one stage.
+type figures struct {
+	deliveries        int
+	rate              float64       // deliveries a second
+	sender, redis     time.Duration // CPU
+	receiver          time.Duration
+	scripts, commands float64 // Redis calls a delivery: sent by the dispatcher, and with those inside scripts
+	peak              int64   // bytes, of the dispatcher
+}
+
+func (r *rig) bare(ctx context.Context, count int) (figures, error) {
+	say("Bare client: %d requests", count)
+	if err := r.reset(ctx); err != nil {
+		return figures{}, err
+	}
+	receiver := cpu(r.receiver.Pid())
+	p := stack.NewProcess("bare", filepath.Join(r.dir, "bare.log"), r.self, "role", "bare", r.hook("bare"), fmt.Sprint(count))
+	if err := p.Start(); err != nil {
+		return figures{}, err
+	}
+	used, err := waitCPU(p)
+	if err != nil {
+		return figures{}, fmt.Errorf("%w: %s", err, p.Tail(5))
+	}
+	c, err := r.counted(ctx)
+	if err != nil {
+		return figures{}, err
+	}
+	return figures{
+		deliveries: c.Requests, rate: float64(c.Requests) / c.Last.Sub(c.First).Seconds(), sender: used,
+		receiver: cpu(r.receiver.Pid()) - receiver,
+	}, nil
+}
+
+// throughput publishes as fast as 64 publishers can and waits for the last arrival.
+func (r *rig) throughput(ctx context.Context, kind string, deliveries, fanOut int, profile string) (figures, error) {
+	events := deliveries / fanOut
+	say("End to end at fan-out %d: %d events", fanOut, events)
+	if err := r.reset(ctx); err != nil {
+		return figures{}, err
+	}
+	if profile != "" {
+		defer r.profile(ctx, profile)()
+	}
+	before := r.usage(ctx)
+	if err := r.publish(ctx, kind, events); err != nil {
+		return figures{}, err
+	}
+	c, err := r.waitFor(ctx, events*fanOut)
+	if err != nil {
+		return figures{}, err
+	}
+	after := r.usage(ctx)
+	n := float64(c.Requests)
+	return figures{
+		deliveries: c.Requests, rate: n / c.Last.Sub(c.First).Seconds(), sender: after.dispatcher - before.dispatcher,
+		redis: after.redis - before.redis, receiver: after.receiver - before.receiver,
+		scripts: float64(after.scripts-before.scripts) / n, commands: float64(after.commands-before.commands) / n,
+		peak: peak(r.dispatcher.Pid()),
+	}, nil
+}
+
+func (r *rig) publish(ctx context.Context, kind string, events int) error {
+	groups := subscriptions
+	if kind == "fan10" {
+		groups = subscriptions / 10
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConns: publishers, MaxIdleConnsPerHost: publishers}}
+	var next atomic.Int64
+	var group sync.WaitGroup
+	var failed atomic.Value
+	for range publishers {
+		group.Go(func() {
+			for failed.Load() == nil {
+				i := next.Add(1) - 1
+				if i >= int64(events) {
+					return
+				}
+				status, answer, err := stack.Post(ctx, client, r.dispatcher.URL+"/api/v1/events",
+					event(kind, 0, fmt.Sprint(i%int64(groups))))
+				if err == nil && status != http.StatusAccepted {
+					err = fmt.Errorf("publish: %d %s", status, answer)
+				}
+				if err != nil {
+					failed.Store(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err, _ := failed.Load().(error); err != nil {
+		return err
+	}
+	return nil
+}
+
+// latency publishes at a steady rate and returns the times from publish to arrival, ascending.
+func (r *rig) latency(ctx context.Context, duration time.Duration) ([]time.Duration, error) {
+	count := int(duration.Seconds() * latencyRate)
+	say("Publish to arrival at %d events a second: %d events", latencyRate, count)
+	if err := r.reset(ctx); err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(time.Second / latencyRate)
+	defer tick.Stop()
+	var group sync.WaitGroup
+	for i := range count {
+		group.Go(func() {
+			_, _, _ = stack.Post(ctx, http.DefaultClient, r.dispatcher.URL+"/api/v1/events",
+				event("fan1", time.Now().UnixNano(), fmt.Sprint(i%subscriptions)))
+		})
+		<-tick.C
+	}
+	group.Wait()
+	c, err := r.waitFor(ctx, count)
+	return c.Took, err
+}
+
+func (r *rig) reset(ctx context.Context) error {
+	_, _, err := stack.Post(ctx, http.DefaultClient, r.receiver.URL+"/reset", "")
+	return err
+}
+
+func (r *rig) counted(ctx context.Context) (counted, error) {
+	var c counted
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.receiver.URL+"/counted", nil)
+	if err != nil {
+		return c, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return c, fmt.Errorf("ask the receiver: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return c, fmt.Errorf("ask the receiver: %w", err)
+	}
+	return c, json.Unmarshal(body, &c)
+}
+
+func (r *rig) waitFor(ctx context.Context, requests int) (counted, error) {
+	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
+	defer cancel()
+	for {
+		c, err := r.counted(ctx)
+		if err != nil {
+			return c, err
+		}
+		if c.Requests >= requests {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return c, errors.Join(fmt.Errorf("%d of %d arrived", c.Requests, requests), ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
