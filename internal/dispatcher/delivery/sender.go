@@ -1,0 +1,213 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/routing"
+	"nexus.io/webhooks/internal/signing"
+)
+
+const (
+	// maxDrained bounds how much of an answer is read, in bytes: what ends before it leaves a connection that can be
+	// used again, what does not is cut off.
+	maxDrained = 64 << 10
+	// maxSnippet bounds how much of an answer is kept, in bytes.
+	maxSnippet = 1000
+)
+
+// Sender makes single attempts.
+type Sender struct {
+	transport http.RoundTripper
+	userAgent string
+}
+
+// NewSender returns a Sender that sends by transport and calls itself Nexus-Webhook/version. The transport must not
+// follow redirects.
+func NewSender(transport http.RoundTripper, version string) *Sender {
+	return &Sender{transport: transport, userAgent: "Nexus-Webhook/" + version}
+}
+
+// RequestError reports that a route makes no valid request. It names the part and shows nothing of its value.
+type RequestError struct {
+	Part string
+}
+
+func (e *RequestError) Error() string { return "the subscription's " + e.Part + " cannot be sent" }
+
+// Send makes one attempt and returns what came of it. It ends within the route's timeout, which covers everything from
+// the connection to the last byte of the answer, or when ctx ends. The route must have a key.
+func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lease) Exchange {
+	ctx, cancel := context.WithTimeout(ctx, route.Timeout)
+	defer cancel()
+	started := time.Now()
+	e := Exchange{}
+	clock := &sendClock{started: started}
+	req, err := s.request(ctx, route, lease, clock)
+	if err != nil {
+		e.Err = err
+	} else {
+		s.exchange(req, &e)
+	}
+	e.Ended = time.Now()
+	e.Duration = e.Ended.Sub(started)
+	e.SentAgo, e.Sent = clock.ago(e.Ended)
+	return e
+}
+
+func (s *Sender) exchange(req *http.Request, e *Exchange) {
+	res, err := s.transport.RoundTrip(req)
+	if err != nil {
+		e.Err = err
+		return
+	}
+	e.StatusCode = res.StatusCode
+	e.RetryAfter = res.Header.Get("Retry-After")
+	if res.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection, and has no end
+		e.Body, e.Err = drain(res.Body)
+	}
+	_ = res.Body.Close() // nothing is left to be lost
+}
+
+func (s *Sender) request(
+	ctx context.Context, route *routing.Route, lease queue.Lease, clock *sendClock,
+) (*http.Request, error) {
+	endpoint, err := url.Parse(route.URL)
+	if err != nil || endpoint.Host == "" {
+		return nil, &RequestError{Part: "url"} // the error would show the URL
+	}
+	header, err := s.header(route, lease, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	template := http.Request{
+		Method:        http.MethodPost,
+		URL:           endpoint,
+		Host:          endpoint.Host,
+		Header:        header,
+		Body:          &requestBody{rest: lease.Body, clock: clock},
+		ContentLength: int64(len(lease.Body)),
+		// Lets the transport send again what it could not write because a kept connection had just been closed.
+		GetBody: func() (io.ReadCloser, error) { return &requestBody{rest: lease.Body, clock: clock}, nil },
+	}
+	return template.WithContext(ctx), nil
+}
+
+// header builds the request's headers; ours win over the route's.
+func (s *Sender) header(route *routing.Route, lease queue.Lease, now time.Time) (http.Header, error) {
+	const own = 7
+	header := make(http.Header, len(route.Headers)+own)
+	values := make([]string, 0, len(route.Headers)+own)
+	set := func(name, value string) {
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	for _, h := range route.Headers {
+		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) {
+			return nil, &RequestError{Part: "header " + strconv.Quote(h.Name)}
+		}
+		set(http.CanonicalHeaderKey(h.Name), h.Value)
+	}
+	timestamp := signing.Timestamp(now)
+	set("Content-Type", "application/json")
+	set("User-Agent", s.userAgent)
+	set("X-Nexus-Event", lease.EventType)
+	set("X-Nexus-Delivery", lease.DeliveryID)
+	set("X-Nexus-Timestamp", timestamp)
+	first, second := keysFor(route.Keys, lease.Attempt)
+	set("X-Nexus-Signature-256", signing.Sign(first, timestamp, lease.Body))
+	if second != nil {
+		set("X-Nexus-Signature-256-Alt", signing.Sign(second, timestamp, lease.Body))
+	}
+	return header, nil
+}
+
+// keysFor picks the keys for the two signature headers. While a rotated-out key is still valid they take turns, so that
+// a consumer that knows one key and one header accepts the delivery at the latest on its retry.
+func keysFor(keys [][]byte, attempt int) (first, second []byte) {
+	switch {
+	case len(keys) == 1:
+		return keys[0], nil
+	case attempt%2 == 1:
+		return keys[0], keys[1]
+	default:
+		return keys[1], keys[0]
+	}
+}
+
+// sendClock holds when a request was written.
+type sendClock struct {
+	started time.Time
+	after   atomic.Int64 // nanoseconds from started until then, 0 while it was not
+}
+
+func (c *sendClock) stop() { c.after.Store(max(1, int64(time.Since(c.started)))) }
+
+// ago returns how long before now the request was written, and whether it was.
+func (c *sendClock) ago(now time.Time) (time.Duration, bool) {
+	after := c.after.Load()
+	if after == 0 {
+		return 0, false
+	}
+	return max(0, now.Sub(c.started)-time.Duration(after)), true
+}
+
+// requestBody stops the clock when it was read to its end. The transport looks for that end only after it has passed
+// on all that came before. It has no WriteTo, which would lead around Read.
+type requestBody struct {
+	rest  []byte
+	ended bool
+	clock *sendClock
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	if !b.ended {
+		b.ended = true
+		b.clock.stop()
+	}
+	return 0, io.EOF
+}
+
+func (b *requestBody) Close() error { return nil }
+
+var buffers = sync.Pool{New: func() any { return new([4096]byte) }}
+
+// drain reads body to its end or to maxDrained, and returns a copy of the first maxSnippet bytes. Reaching the bound is
+// no error.
+func drain(body io.Reader) (snippet []byte, err error) {
+	buffer, _ := buffers.Get().(*[4096]byte)
+	defer buffers.Put(buffer)
+	for total := 0; total <= maxDrained; {
+		n, err := body.Read(buffer[:])
+		if missing := maxSnippet - len(snippet); missing > 0 && n > 0 {
+			snippet = append(snippet, buffer[:min(n, missing)]...)
+		}
+		total += n
+		if errors.Is(err, io.EOF) {
+			return snippet, nil
+		}
+		if err != nil {
+			return snippet, fmt.Errorf("read the answer's body: %w", err)
+		}
+	}
+	return snippet, nil
+}
