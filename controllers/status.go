@@ -40,8 +40,9 @@ func (r *SubscriptionReconciler) report(
 	return nil
 }
 
-// applyConfiguration is what server-side apply gets: all that the manager owns and nothing else. With the UID the API
-// server refuses it for a subscription of the same name that was created since.
+// applyConfiguration is what server-side apply gets: all that the manager owns and nothing else. It carries no resource
+// version, so that the dispatcher's writes are no conflict. Should it reach a subscription of the same name that was
+// created since, the event of that creation puts it right.
 func applyConfiguration(
 	sub *v1alpha1.WebhookSubscription, status v1alpha1.WebhookSubscriptionStatus,
 ) (runtime.ApplyConfiguration, error) {
@@ -53,7 +54,6 @@ func applyConfiguration(
 	object.SetGroupVersionKind(v1alpha1.SubscriptionKind)
 	object.SetNamespace(sub.Namespace)
 	object.SetName(sub.Name)
-	object.SetUID(sub.UID)
 	return client.ApplyConfigurationFromUnstructured(object), nil
 }
 
