@@ -1,7 +1,8 @@
 // Copyright The Nexus Webhooks Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command quickstart runs the whole service on this machine and shows it at work. `make quickstart` builds what it needs.
+// Command quickstart runs the whole service on this machine and shows it at work. `make quickstart` builds what it
+// needs.
 package main
 
 import (

@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// installed are the kinds of config/default that a cluster without nodes has a use for: the resource, and who may do what.
+// installed are the kinds of config/default that a cluster without nodes has a use for: the resource, and who may do
+// what.
 var installed = []string{
 	"Namespace", "CustomResourceDefinition", "ServiceAccount",
 	"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding",

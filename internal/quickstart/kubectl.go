@@ -26,7 +26,8 @@ func kubectl(ctx context.Context, o *Options, input string, arguments ...string)
 	return output.String(), nil
 }
 
-// kubectlName is how a person calls kubectl: by its name if it is on the PATH, else by the path of the one that was built.
+// kubectlName is how a person calls kubectl: by its name if it is on the PATH, else by the path of the one that was
+// built.
 func kubectlName(o *Options) string {
 	if _, err := exec.LookPath("kubectl"); err == nil {
 		return "kubectl"

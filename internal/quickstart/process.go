@@ -81,21 +81,23 @@ func (p *process) await(ctx context.Context, c *child) error {
 		}
 		select {
 		case <-c.exited:
-			return fmt.Errorf("%s ended before it was ready (%w); its log %s ends so:\n%s", p.name, exitError(c), p.log, p.logEnd())
+			return fmt.Errorf("%s ended before it was ready: %w; %s", p.name, exitError(c), p.logEnd())
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; its log %s ends so:\n%s", p.name, unready, p.log, p.logEnd())
+			return fmt.Errorf("%s is not ready: %w; %s", p.name, unready, p.logEnd())
 		case <-time.After(probeInterval):
 		}
 	}
 }
 
+// logEnd quotes the last lines of the log.
 func (p *process) logEnd() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-shownLogLines):], "\n")
+	end := strings.Join(lines[max(0, len(lines)-shownLogLines):], "\n")
+	return fmt.Sprintf("its log %s ends so:\n%s", p.log, end)
 }
 
 // exitError says how a child that has exited did so.

@@ -26,8 +26,8 @@ const (
 	dispatcherGrace = 45 * time.Second
 )
 
-// writeServiceAccountKubeconfig asks for a token of the ServiceAccount, as a Pod gets one, and writes the kubeconfig that
-// uses it. Whatever RBAC does not grant fails here as it would in a cluster.
+// writeServiceAccountKubeconfig asks for a token of the ServiceAccount, as a Pod gets one, and writes the kubeconfig
+// that uses it. Whatever RBAC does not grant fails here as it would in a cluster.
 func writeServiceAccountKubeconfig(ctx context.Context, admin *rest.Config, account, path string) error {
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
@@ -35,7 +35,8 @@ func writeServiceAccountKubeconfig(ctx context.Context, admin *rest.Config, acco
 	}
 	seconds := int64(tokenLifetime / time.Second)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	answer, err := client.CoreV1().ServiceAccounts(systemNamespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	accounts := client.CoreV1().ServiceAccounts(systemNamespace)
+	answer, err := accounts.CreateToken(ctx, account, request, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("request a token of ServiceAccount %s: %w", account, err)
 	}
@@ -76,8 +77,8 @@ func startDispatcher(ctx context.Context, o *Options, s *supervisor, admin *rest
 		return err
 	}
 	err := s.start(ctx, &process{
-		name: "dispatcher", path: filepath.Join(o.Bin, "dispatcher"), log: o.data("dispatcher.log"), pid: o.data("dispatcher.pid"),
-		grace: dispatcherGrace,
+		name: "dispatcher", path: filepath.Join(o.Bin, "dispatcher"), log: o.data("dispatcher.log"),
+		pid: o.data("dispatcher.pid"), grace: dispatcherGrace,
 		arguments: []string{
 			"--kubeconfig=" + kubeconfig, "--namespace=" + systemNamespace, "--log-format=text",
 			"--listen-address=" + o.EventAddress, "--metrics-address=" + o.MetricsAddress,
@@ -89,7 +90,7 @@ func startDispatcher(ctx context.Context, o *Options, s *supervisor, admin *rest
 	if err != nil {
 		return err
 	}
-	s.story.tell("dispatcher", "ready, as ServiceAccount webhooks-dispatcher: events at http://%s, metrics at http://%s/metrics (log: %s)",
-		o.EventAddress, o.MetricsAddress, o.data("dispatcher.log"))
+	s.story.tell("dispatcher", "ready, as ServiceAccount webhooks-dispatcher (log: %s)", o.data("dispatcher.log"))
+	s.story.tell("dispatcher", "events at http://%s, metrics at http://%s/metrics", o.EventAddress, o.MetricsAddress)
 	return nil
 }

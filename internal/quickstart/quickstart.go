@@ -47,7 +47,7 @@ func tell(ctx context.Context, o *Options, s *supervisor) error {
 	if err := install(ctx, o); err != nil {
 		return err
 	}
-	s.story.tell("apiserver", "has the CRD, the ServiceAccounts and their permissions, as `make deploy` would install them")
+	s.story.tell("apiserver", "has the CRD, the ServiceAccounts and their permissions of config/default")
 	d, err := newDemo(o, s.story, admin)
 	if err != nil {
 		return err
@@ -81,7 +81,8 @@ func hints(o *Options) string {
     %[1]s --kubeconfig %[2]s describe webhooksubscription %[3]s
 
   Publish an event of your own, and see it arrive above:
-    curl -X POST http://%[4]s/api/v1/events -H 'Content-Type: application/json' -d '{"type": "deployment.completed", "source": "shell", "data": {"service": "shop", "version": "1.2.3"}}'
+    curl -X POST http://%[4]s/api/v1/events -H 'Content-Type: application/json' -d \
+      '{"type": "deployment.completed", "source": "shell", "data": {"service": "shop", "version": "1.2.3"}}'
 
   Kill the dispatcher, see it start again, and publish once more: nothing is lost.
     kill -9 $(cat %[5]s)

@@ -80,11 +80,13 @@ func (r *receiver) take(w http.ResponseWriter, request *http.Request) {
 	header := request.Header
 	arrival := received{event: header.Get("X-Nexus-Event"), delivery: header.Get("X-Nexus-Delivery")}
 	if !signing.Verify(key, header.Get("X-Nexus-Timestamp"), body, header.Get("X-Nexus-Signature-256")) {
-		r.story.tell("receiver", "refused %q, delivery %q: the signature is not by the subscription's key", arrival.event, arrival.delivery)
+		r.story.tell("receiver", "refused %q, delivery %q: the signature is not by the subscription's key",
+			arrival.event, arrival.delivery)
 		http.Error(w, "the signature is wrong", http.StatusUnauthorized)
 		return
 	}
-	r.story.tell("receiver", "took %s, delivery %s, signature verified: %s", arrival.event, arrival.delivery, shorten(body))
+	r.story.tell("receiver", "took %s, delivery %s, signature verified: %s",
+		arrival.event, arrival.delivery, shorten(body))
 	select {
 	case r.arrivals <- arrival:
 	default: // nobody waits for more

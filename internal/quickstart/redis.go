@@ -17,8 +17,8 @@ import (
 
 const redisGrace = 10 * time.Second
 
-// startRedis returns the URL of the Redis to use: the one that was named, or a redis-server from the PATH, or one inside
-// this process, which outlives manager and dispatcher too.
+// startRedis returns the URL of the Redis to use: the one that was named, or a redis-server from the PATH, or one
+// inside this process, which outlives manager and dispatcher too.
 func startRedis(ctx context.Context, o *Options, s *supervisor) (string, error) {
 	if o.RedisURL != "" {
 		return o.RedisURL, checkRedis(ctx, o, s)
@@ -52,7 +52,7 @@ func checkRedis(ctx context.Context, o *Options, s *supervisor) error {
 		return fmt.Errorf("the Redis of REDIS_URL does not answer (%w): start it, or unset the variable to have one "+
 			"started here", err)
 	}
-	s.story.tell("redis", "yours, at %s by REDIS_URL; what other dispatchers queue there gets mixed up with this", options.Addr)
+	s.story.tell("redis", "yours, at %s by REDIS_URL; no other dispatchers may share it with this one", options.Addr)
 	return nil
 }
 
