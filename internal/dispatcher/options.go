@@ -47,6 +47,7 @@ type Options struct {
 	LogLevel             string
 	LogFormat            string
 	Kubeconfig           string
+	Profiling            bool
 
 	// Not settings:
 	Name    string       // of this replica, unique; the host name and a random part when empty
@@ -136,6 +137,8 @@ func (o *Options) bindProcess(s *settings.Set) {
 	s.Group("Process")
 	s.Int(&o.MetricsSubscriptions, "metrics-max-subscriptions", "WEBHOOK_METRICS_MAX_SUBSCRIPTIONS", 1000, 0, 100_000,
 		"Subscriptions that metrics name; the others count together as \"other\".")
+	s.Bool(&o.Profiling, "profiling", "WEBHOOK_PROFILING", false,
+		"Serve Go's profiles at /debug/pprof/ beside the metrics.")
 	s.Seconds(&o.Drain, "drain-timeout", "WEBHOOK_DRAIN_TIMEOUT", 35*time.Second, time.Second, 10*time.Minute,
 		"After SIGTERM, time for attempts under way to end; above --timeout, none is cut off.")
 	s.Choice(&o.LogLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "Least level logged.")

@@ -62,7 +62,13 @@ func drive(ctx context.Context, o options) error {
 		return err
 	}
 	defer r.stop()
+	if err := r.stages(ctx, o); err != nil {
+		return fmt.Errorf("%w\nlast lines of the dispatcher:\n%s", err, r.dispatcher.Tail(10))
+	}
+	return nil
+}
 
+func (r *rig) stages(ctx context.Context, o options) error {
 	base, err := r.bare(ctx, o.events)
 	if err != nil {
 		return err

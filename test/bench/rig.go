@@ -92,7 +92,7 @@ func (r *rig) dispatch(ctx context.Context, bin string) error {
 	}
 	r.dispatcher = stack.NewProcess("dispatcher", filepath.Join(r.dir, "dispatcher.log"), filepath.Join(bin, "dispatcher"),
 		"--kubeconfig="+kubeconfig, "--listen-address="+api, "--metrics-address="+metrics, "--namespace=default",
-		"--redis-url="+r.redis.URL(), "--egress-allow-networks=127.0.0.0/8")
+		"--redis-url="+r.redis.URL(), "--egress-allow-networks=127.0.0.0/8", "--profiling")
 	r.dispatcher.URL, r.dispatcher.MetricsURL = "http://"+api, "http://"+metrics
 	if err := r.dispatcher.Start(); err != nil {
 		return err

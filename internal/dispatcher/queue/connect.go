@@ -17,6 +17,9 @@ const (
 	callTimeout = 4 * time.Second
 )
 
+// Client is a connection to Redis, whatever it consists of.
+type Client = redis.UniversalClient
+
 // Connect makes a client from an address (it does not yet dial):
 //
 //	redis://[user:password@]host:6379[/db]             one server; rediss:// with TLS
@@ -24,7 +27,7 @@ const (
 //	redis-sentinel://host1:26379,host2:26379/master[/db]   a master watched by Sentinels; rediss-sentinel:// with TLS
 //
 // Query parameters are those of go-redis (pool_size, read_timeout, ...). Errors never show the password.
-func Connect(address string) (redis.UniversalClient, error) {
+func Connect(address string) (Client, error) {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		return nil, errors.New("no scheme: write redis://host:6379")
@@ -42,7 +45,7 @@ func Connect(address string) (redis.UniversalClient, error) {
 	}
 }
 
-func connectOne(address string) (redis.UniversalClient, error) {
+func connectOne(address string) (Client, error) {
 	options, err := redis.ParseURL(address)
 	if err != nil {
 		return nil, withoutURL(err)
@@ -53,7 +56,7 @@ func connectOne(address string) (redis.UniversalClient, error) {
 	return redis.NewClient(options), nil
 }
 
-func connectCluster(scheme, rest string) (redis.UniversalClient, error) {
+func connectCluster(scheme, rest string) (Client, error) {
 	options, err := redis.ParseClusterURL(spread(scheme, rest, ""))
 	if err != nil {
 		return nil, withoutURL(err)
@@ -63,7 +66,7 @@ func connectCluster(scheme, rest string) (redis.UniversalClient, error) {
 	return redis.NewClusterClient(options), nil
 }
 
-func connectSentinel(scheme, rest string) (redis.UniversalClient, error) {
+func connectSentinel(scheme, rest string) (Client, error) {
 	hosts, path, _ := strings.Cut(rest, "/")
 	path, query, _ := strings.Cut(path, "?")
 	master, db, _ := strings.Cut(path, "/")

@@ -51,6 +51,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 
 const scrapeTimeout = 2 * time.Second
 
+// Ping returns nil if Redis answers.
+func (q *Queue) Ping(ctx context.Context) error {
+	if err := q.client.Ping(ctx).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
 // Size is the number of unfinished deliveries over all shards.
 func (q *Queue) Size(ctx context.Context) (int64, error) {
 	var size int64

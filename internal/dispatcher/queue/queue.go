@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 )
 
 // Options of a Queue. A zero field takes the default that is named with it.
 type Options struct {
-	Client redis.UniversalClient // required; Run and Publish use it, the caller closes it
+	Client Client // required; Run and Publish use it, the caller closes it
 	// Dispatcher names this process among the replicas; required, unique.
 	Dispatcher string
 	Prefix     string // of every key: "nexus"
@@ -59,7 +58,7 @@ const (
 // Queue is the Redis queue. Its methods may be called by many goroutines.
 type Queue struct {
 	Options
-	client  redis.UniversalClient
+	client  Client
 	shards  []*shard
 	metrics *metrics
 
