@@ -69,13 +69,18 @@ func (r *SubscriptionReconciler) readSecrets(
 // generateKey creates the Secret with the signing key if the spec names none and it does not exist, and adds it to
 // secrets. A Secret that exists is left as it is, whoever made it and whatever is in it: a key that somebody put there
 // may be the only one that their receivers know. What is wrong with it becomes a condition, and deleting it is how to
-// ask for a new key.
+// ask for a new key. The subscription is read again from the API server first: people get told when a key is replaced,
+// so the status must not be older than the Secret.
 func (r *SubscriptionReconciler) generateKey(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
 ) error {
 	name := v1alpha1.GeneratedSecretName(sub.Name)
 	if !sub.GeneratesSigningKey() || secrets[name] != nil {
 		return nil
+	}
+	current, err := r.readAgain(ctx, sub)
+	if err != nil || current == nil {
+		return err
 	}
 	secret := newSigningSecret(sub)
 	if err := controllerutil.SetControllerReference(sub, secret, r.Client.Scheme(),
@@ -86,7 +91,7 @@ func (r *SubscriptionReconciler) generateKey(
 		return fmt.Errorf("create Secret %s: %w", name, err)
 	}
 	secrets[name] = secret
-	r.recordGenerated(sub, name)
+	r.recordGenerated(current, name)
 	return nil
 }
 
@@ -129,12 +134,10 @@ func (r *SubscriptionReconciler) removeUnusedKey(
 	if err := r.Client.Get(ctx, generated, secret); err != nil {
 		return wrapUnlessNotFound(err, "look for the unused Secret "+generated.Name)
 	}
-	current := &v1alpha1.WebhookSubscription{}
-	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(sub), current); err != nil {
-		return wrapUnlessNotFound(err, "read the subscription again")
-	}
-	if !metav1.IsControlledBy(secret, current) || slices.Contains(secretNames(current), generated.Name) {
-		return nil
+	current, err := r.readAgain(ctx, sub)
+	if err != nil || current == nil || slices.Contains(secretNames(current), generated.Name) ||
+		!metav1.IsControlledBy(secret, current) {
+		return err
 	}
 	uid := secret.GetUID()
 	if err := r.Client.Delete(ctx, secret, client.Preconditions{UID: &uid}); err != nil {
@@ -143,6 +146,20 @@ func (r *SubscriptionReconciler) removeUnusedKey(
 	r.Events.Eventf(sub, nil, corev1.EventTypeNormal, eventKeyRemoved, actionRemove,
 		"Deleted Secret %s: requests are signed with a key of Secret %s now", generated.Name, sub.SigningKey().Name)
 	return nil
+}
+
+// readAgain reads a subscription from the API server rather than the cache. It is nil if the subscription is gone.
+func (r *SubscriptionReconciler) readAgain(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription,
+) (*v1alpha1.WebhookSubscription, error) {
+	current := &v1alpha1.WebhookSubscription{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(sub), current); err != nil {
+		return nil, wrapUnlessNotFound(err, "read the subscription again")
+	}
+	if current.UID != sub.UID {
+		return nil, nil
+	}
+	return current, nil
 }
 
 func wrapUnlessNotFound(err error, what string) error {

@@ -124,7 +124,7 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	Signing *Signing `json:"signing,omitempty"`
 
-	// headers are sent with every request beside the service's own, at most 32.
+	// headers are sent with every request beside the service's own, at most 32. Default: none.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
