@@ -106,13 +106,15 @@ func newScheme() (*runtime.Scheme, error) {
 
 func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 	timeout, yes := shutdownTimeout, true
+	// Data of Secrets is read when it is needed and never kept: only their metadata is cached.
+	uncached := []client.Object{&corev1.Secret{}}
 	return ctrl.Options{
 		Scheme:  scheme,
 		Logger:  logr.FromSlogHandler(options.Logger.Handler()),
 		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
 		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
-		// Data of Secrets is read when it is needed and never kept: only their metadata is cached.
-		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
+
 		HealthProbeBindAddress:        options.HealthAddress,
 		LeaderElection:                options.LeaderElection,
 		LeaderElectionID:              LeaderElectionID,

@@ -16,6 +16,7 @@ import (
 
 	"nexus.io/webhooks/controllers"
 	"nexus.io/webhooks/internal/event"
+	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/settings"
 )
 
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		}
 		return err
 	}
-	config, err := o.connect()
+	config, err := program.KubeConfig(o.kubeconfig, "nexus-webhooks-manager/"+version)
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return fmt.Errorf("settings: --event-types-file: %w", err)
 	}
-	logger := o.logger(stderr)
+	logger := program.NewLogger(stderr, o.logLevel, o.logFormat)
 	manager, err := controllers.NewManager(ctx, o.build(config, catalogue, logger))
 	if err != nil {
 		return err

@@ -11,14 +11,11 @@ import (
 	"net"
 	"strconv"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 
 	"nexus.io/webhooks/controllers"
 	"nexus.io/webhooks/internal/event"
+	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/settings"
 )
 
@@ -50,9 +47,8 @@ func (o *options) parse(args []string, getenv func(string) string, help io.Write
 		"Where Prometheus metrics are served; 0 serves none.", checkAddress)
 	s.String(&o.healthAddress, "health-probe-bind-address", "WEBHOOK_MANAGER_HEALTH_PROBE_BIND_ADDRESS", ":8081",
 		"Where /healthz and /readyz are served; 0 serves none.", checkAddress)
-	s.Choice(&o.logLevel, "log-level", "WEBHOOK_LOG_LEVEL", []string{"info", "debug", "warn", "error"},
-		"What is logged at the least.")
-	s.Choice(&o.logFormat, "log-format", "WEBHOOK_LOG_FORMAT", []string{"json", "text"}, "How a line of the log is written.")
+	s.Choice(&o.logLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "What is logged at the least.")
+	s.Choice(&o.logFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "How a line of the log is written.")
 	if err := s.Parse(args, getenv, help); err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
@@ -72,31 +68,6 @@ func checkAddress(text string) error {
 		return wrong
 	}
 	return nil
-}
-
-func (o *options) connect() (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{})
-	config, err := loader.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("find the Kubernetes API (--kubeconfig, KUBECONFIG, or the Pod's ServiceAccount): %w", err)
-	}
-	config.UserAgent = "nexus-webhooks-manager/" + version
-	return config, nil
-}
-
-// logger makes the log, and has the libraries write to it too.
-func (o *options) logger(w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(o.logLevel)) // parse lets only levels through
-	var handler slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
-	if o.logFormat == "text" {
-		handler = slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
-	}
-	ctrl.SetLogger(logr.FromSlogHandler(handler))
-	klog.SetLogger(logr.FromSlogHandler(handler))
-	return slog.New(handler)
 }
 
 func (o *options) build(config *rest.Config, catalogue *event.Catalogue, logger *slog.Logger) controllers.Options {
