@@ -90,7 +90,8 @@ func (p *Pool) Room() (deliveries, bytes int) {
 	return max(0, p.MaxInFlight-p.inFlight), max(0, p.MaxInFlightBytes-p.bytes)
 }
 
-// Take starts an attempt for every lease and returns at once. What comes while the pool drains is given back.
+// Take starts an attempt for every lease and returns at once. What comes while the pool drains is given back. A
+// goroutine for each costs no more than handing leases to standing ones (measured), and an idle pool has none.
 func (p *Pool) Take(leases []queue.Lease) {
 	if !p.admit(leases) {
 		for _, lease := range leases {

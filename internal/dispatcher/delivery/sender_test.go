@@ -412,15 +412,18 @@ func TestAHeaderThatIsNoneIsNotSent(t *testing.T) {
 }
 
 func TestAnAnswerBeforeTheEndOfTheRequestCounts(t *testing.T) {
-	e := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Connection", "close")
+	e := startEndpoint(t, func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex()
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_ = control.Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
 	}, plain)
 	lease := testLease(1)
-	lease.Body = bytes.Repeat([]byte("x"), 1<<20)
+	lease.Body = bytes.Repeat([]byte("x"), 16<<20)
 	got := NewSender(newTransport(t), "dev").Send(t.Context(), testRoute(e.url()), lease)
-	if reason := Classify(got).Reason; reason != ReasonClientError && reason != ReasonReset {
-		t.Errorf("reason %q: %v", reason, got.Err)
+	if got.StatusCode != http.StatusRequestEntityTooLarge || Classify(got).Reason != ReasonClientError {
+		t.Errorf("status %d, reason %q: %v", got.StatusCode, Classify(got).Reason, got.Err)
 	}
 }
 
