@@ -26,8 +26,8 @@ func TestEventIDsSortByTimeAndDiffer(t *testing.T) {
 			t.Errorf("id %q has not the form %s", id, form)
 		}
 	}
-	if newIDAt(now) == newIDAt(now) {
-		t.Error("two ids of the same millisecond are the same")
+	if a, b := newIDAt(now), newIDAt(now); a == b {
+		t.Errorf("two ids of the same millisecond are both %q", a)
 	}
 }
 

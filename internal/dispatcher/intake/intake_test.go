@@ -517,7 +517,9 @@ func BenchmarkPublishEvent(b *testing.B) {
 
 func BenchmarkHTTPAlone(b *testing.B) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /api/v1/events", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) })
+	mux.HandleFunc("POST /api/v1/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+	})
 	r := httptest.NewRequest(http.MethodPost, "/api/v1/events", nil)
 	w := nowhere{http.Header{}}
 	for b.Loop() {

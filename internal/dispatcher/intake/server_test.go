@@ -137,7 +137,8 @@ func TestBodyThatEndsEarlyIsNotAnEvent(t *testing.T) {
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if response, body := receive(t, conn); response.StatusCode != 400 || !strings.Contains(body, "ended early") {
+	response, body := receive(t, conn)
+	if response.StatusCode != http.StatusBadRequest || !strings.Contains(body, "ended early") {
 		t.Errorf("answer %d %s, want 400", response.StatusCode, body)
 	}
 }
@@ -161,7 +162,7 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	if err := errors.Join(first.Close(), second.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
 		t.Fatal(err)
 	}
-	if response, _ := receive(t, second); response.StatusCode != 200 {
+	if response, _ := receive(t, second); response.StatusCode != http.StatusOK {
 		t.Errorf("answer %d once there was room", response.StatusCode)
 	}
 }
