@@ -6,12 +6,9 @@ package controllers
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -108,38 +104,28 @@ func (f *fixture) start(options Options) (stop func()) {
 	return stop
 }
 
-// managerConfig connects as the manager's user, with the roles of config/rbac bound as its RoleBindings do. The role
-// for the Lease is bound in the fixture's namespace.
+// managerConfig connects as the manager's user, with the roles of config/rbac bound as its bindings do. The role for the
+// Lease is bound in the fixture's namespace.
 func (f *fixture) managerConfig() *rest.Config {
 	f.t.Helper()
-	file, err := os.Open(filepath.Join("..", "config", "rbac", "role.yaml"))
-	must(f.t, err)
-	defer func() { must(f.t, file.Close()) }()
-	decoder := yaml.NewYAMLOrJSONDecoder(file, 4096)
-	for {
-		role := &unstructured.Unstructured{}
-		err := decoder.Decode(role)
-		if errors.Is(err, io.EOF) {
-			return cluster.User(f.t, managerUser)
-		}
-		must(f.t, err)
-		f.bind(role)
+	for _, role := range manifests(f.t, "rbac", "role.yaml") {
+		f.bindTo(managerUser, role)
 	}
+	return cluster.User(f.t, managerUser)
 }
 
-func (f *fixture) bind(role *unstructured.Unstructured) {
+// bindTo creates a role unless it exists, and binds it to a user.
+func (f *fixture) bindTo(user string, role *unstructured.Unstructured) {
 	f.t.Helper()
-	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: managerUser}}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}}
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: role.GetKind(), Name: role.GetName()}
-	var binding client.Object
+	var binding client.Object = &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: user}, Subjects: subjects, RoleRef: ref,
+	}
 	if role.GetKind() == "Role" {
 		role.SetNamespace(f.namespace)
 		binding = &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "manager"}, Subjects: subjects, RoleRef: ref,
-		}
-	} else {
-		binding = &rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: "manager"}, Subjects: subjects, RoleRef: ref,
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: user}, Subjects: subjects, RoleRef: ref,
 		}
 	}
 	for _, object := range []client.Object{role, binding} {

@@ -67,7 +67,7 @@ func NewManager(ctx context.Context, options Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	mgr, err := ctrl.NewManager(options.Config, managerOptions(scheme, options))
+	mgr, err := ctrl.NewManager(unthrottled(options.Config), managerOptions(scheme, options))
 	if err != nil {
 		return nil, fmt.Errorf("build the manager: %w", err)
 	}
@@ -85,6 +85,17 @@ func NewManager(ctx context.Context, options Options) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{Manager: mgr}, nil
+}
+
+// unthrottled is the same connection without client-go's own limit, unless somebody set one: by default that is 5
+// requests a second, with which many subscriptions would take hours. The API server protects itself by priority and
+// fairness.
+func unthrottled(original *rest.Config) *rest.Config {
+	connection := rest.CopyConfig(original)
+	if connection.QPS == 0 && connection.RateLimiter == nil {
+		connection.QPS = -1
+	}
+	return connection
 }
 
 // Run works until ctx ends or something fails, then stops within 20 seconds and gives the leadership up.

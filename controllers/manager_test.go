@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/client-go/rest"
 )
 
 func (f *fixture) leader() string {
@@ -105,6 +106,15 @@ func TestProbesAndMetricsAnswer(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestRequestsAreNotThrottledUnlessAsked(t *testing.T) {
+	if got := unthrottled(&rest.Config{}).QPS; got != -1 {
+		t.Errorf("QPS is %v", got)
+	}
+	if got := unthrottled(&rest.Config{QPS: 7}).QPS; got != 7 {
+		t.Errorf("QPS is %v, want that which was set", got)
+	}
 }
 
 func TestAnAddressInUseStopsTheStart(t *testing.T) {
