@@ -49,12 +49,6 @@ func (e Event) AppendBody(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// BodySize is an upper bound for the bytes that AppendBody appends for an id, type and source without escapes.
-func (e Event) BodySize() int {
-	const frame = len(`{"id":"","type":"","timestamp":"2006-01-02T15:04:05.999999999Z","source":"","data":,"metadata":{}}`)
-	return frame + len(e.ID) + len(e.Type) + len(e.Source) + len(e.Data) + len(e.Metadata)
-}
-
 // Fingerprint identifies what the publisher sent: type, source, data and metadata, byte for byte, but not the id and
 // the timestamp, which a publisher that repeats itself may make anew. 32 hexadecimal characters.
 func (e Event) Fingerprint() string {
