@@ -63,7 +63,8 @@ watch_build() { # WHAT SCRATCH BUILD...
   trap 'kill '"$job"' 2>/dev/null || true' EXIT
   report_progress "$what" "$job" "$scratch"
   if ! wait "$job"; then
-    tail -n 20 "$scratch.log" >&2
+    # Without the names of the packages that went well.
+    grep -v -x -F -f "$scratch.packages" "$scratch.log" | tail -n 20 >&2 || true
     advise "$scratch.log"
     die "$what: not built"
   fi
