@@ -158,16 +158,16 @@ func (q *Queue) Reflected(ctx context.Context, statistics []Statistics) error {
 	return nil
 }
 
-// parseStatistics reads {sub, version, {fields of scripts/changed.lua}, ...}.
+// parseStatistics reads {sub, {fields of scripts/changed.lua}, ...}.
 func parseStatistics(reply []any) []Statistics {
-	all := make([]Statistics, 0, len(reply)/3)
-	for i := 0; i+2 < len(reply); i += 3 {
-		f, _ := reply[i+2].([]any)
+	all := make([]Statistics, 0, len(reply)/2)
+	for i := 0; i+1 < len(reply); i += 2 {
+		f, _ := reply[i+1].([]any)
 		for len(f) < 17 {
 			f = append(f, nil)
 		}
 		all = append(all, Statistics{
-			SubscriptionID: text(reply[i]), Version: number(reply[i+1]),
+			SubscriptionID: text(reply[i]), Version: number(f[16]),
 			Successful: number(f[0]), Failed: number(f[1]), Canceled: number(f[2]),
 			Pending: number(f[3]) + number(f[4]) + number(f[5]), Retrying: number(f[6]), ConsecutiveFailures: number(f[7]),
 			LastAttempt: moment(f[8]), LastSuccess: moment(f[9]), LastStatusCode: int(number(f[10])),

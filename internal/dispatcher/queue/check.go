@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -19,19 +21,51 @@ type Finding struct {
 // Check looks whether the server suits: reachable, 6.2 or newer, evicting nothing, writing to disk, and holding data of
 // the same number of shards. An error means that it could not look (Redis is away).
 func (q *Queue) Check(ctx context.Context) ([]Finding, error) {
-	info, err := q.client.Info(ctx, "server", "memory", "persistence").Result()
+	var findings []Finding
+	err := q.eachServer(ctx, func(ctx context.Context, server redis.Cmdable) error {
+		info, err := server.Info(ctx).Result()
+		if err != nil {
+			return fmt.Errorf("ask Redis for its state: %w", unavailable(err))
+		}
+		for _, finding := range checkServer(parseInfo(info)) {
+			if !slices.Contains(findings, finding) {
+				findings = append(findings, finding)
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("ask Redis for its state: %w", unavailable(err))
+		return nil, err
 	}
-	fields := parseInfo(info)
-	findings := checkVersion(fields["redis_version"])
-	findings = append(findings, checkMemory(fields)...)
-	findings = append(findings, checkPersistence(fields)...)
 	layout, err := q.checkLayout(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return append(findings, layout...), nil
+}
+
+// eachServer calls do for the server, or for each master of a cluster, one after the other.
+func (q *Queue) eachServer(ctx context.Context, do func(context.Context, redis.Cmdable) error) error {
+	cluster, ok := q.client.(*redis.ClusterClient)
+	if !ok {
+		return do(ctx, q.client)
+	}
+	var one sync.Mutex
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		one.Lock()
+		defer one.Unlock()
+		return do(ctx, master)
+	})
+	if err != nil && !errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("ask the masters of the cluster: %w", unavailable(err))
+	}
+	return err
+}
+
+func checkServer(fields map[string]string) []Finding {
+	findings := checkVersion(fields["redis_version"])
+	findings = append(findings, checkMemory(fields)...)
+	return append(findings, checkPersistence(fields)...)
 }
 
 func parseInfo(info string) map[string]string {
@@ -76,11 +110,14 @@ func checkPersistence(fields map[string]string) []Finding {
 
 func (q *Queue) checkLayout(ctx context.Context) ([]Finding, error) {
 	key := layoutKey(q.Prefix)
-	err := q.client.SetArgs(ctx, key, q.Shards, redis.SetArgs{Mode: "NX"}).Err()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("write the queue's layout: %w", unavailable(err))
-	}
 	shards, err := q.client.Get(ctx, key).Int()
+	if errors.Is(err, redis.Nil) { // only then, since a full Redis refuses the write
+		err = q.client.SetArgs(ctx, key, q.Shards, redis.SetArgs{Mode: "NX"}).Err()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return nil, fmt.Errorf("write the queue's layout: %w", unavailable(err))
+		}
+		shards, err = q.client.Get(ctx, key).Int()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the queue's layout: %w", unavailable(err))
 	}

@@ -1,8 +1,8 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -15,6 +15,7 @@ import (
 const (
 	dialTimeout = 2 * time.Second
 	callTimeout = 4 * time.Second
+	dials       = 1 // the round trips repeat themselves; a publisher need not wait for more
 )
 
 // Client is a connection to Redis, whatever it consists of.
@@ -22,108 +23,136 @@ type Client = redis.UniversalClient
 
 // Connect makes a client from an address (it does not yet dial):
 //
-//	redis://[user:password@]host:6379[/db]             one server; rediss:// with TLS
-//	redis://host1:6379,host2:6379                      Redis Cluster, by some of its nodes
-//	redis-sentinel://host1:26379,host2:26379/master[/db]   a master watched by Sentinels; rediss-sentinel:// with TLS
+//	redis://[user:password@]host:6379[/db]          one server; rediss:// with TLS
+//	redis://[user:password@]host1:6379,host2:6379   Redis Cluster, by some of its nodes
+//	redis-sentinel://[user:password@]host1:26379,host2:26379/master[/db]
+//	                                                a master watched by Sentinels; rediss-sentinel:// with TLS
 //
-// Query parameters are those of go-redis (pool_size, read_timeout, ...). Errors never show the password.
+// Query parameters are those of go-redis (pool_size, read_timeout, ...); besides, sentinel_username and
+// sentinel_password where the Sentinels want credentials of their own. Errors never show a password.
 func Connect(address string) (Client, error) {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		return nil, errors.New("no scheme: write redis://host:6379")
 	}
-	switch scheme {
-	case "redis", "rediss":
-		if hosts, _, _ := strings.Cut(rest, "/"); strings.Contains(hosts, ",") {
-			return connectCluster(scheme, rest)
-		}
-		return connectOne(address)
-	case "redis-sentinel", "rediss-sentinel":
-		return connectSentinel(strings.TrimSuffix(scheme, "-sentinel"), rest)
+	switch p := divide(rest); {
+	case scheme == "redis-sentinel" || scheme == "rediss-sentinel":
+		return connectSentinel(strings.TrimSuffix(scheme, "-sentinel"), p)
+	case scheme != "redis" && scheme != "rediss":
+		return nil, errors.New("the scheme is not one of redis, rediss, redis-sentinel, rediss-sentinel")
+	case len(p.hosts) > 1:
+		return connectCluster(scheme, p)
 	default:
-		return nil, fmt.Errorf("scheme %q is not one of redis, rediss, redis-sentinel, rediss-sentinel", scheme)
+		return connectOne(address, p)
 	}
 }
 
-func connectOne(address string) (Client, error) {
+// parts of an address, still encoded.
+type parts struct {
+	user  string // with the @ behind it
+	hosts []string
+	path  string
+	query string
+}
+
+// unreadable is the parser's error, unless what it stumbled over may be a piece of a password.
+func (p parts) unreadable(err error) error {
+	if p.user != "" || p.query != "" {
+		return errors.New("not an address of Redis: characters other than letters and digits in a password " +
+			"must be percent-encoded, and parameters must be ones of go-redis")
+	}
+	return withoutURL(err)
+}
+
+func divide(rest string) parts {
+	var p parts
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		p.user, rest = rest[:i+1], rest[i+1:]
+	}
+	rest, p.query, _ = strings.Cut(rest, "?")
+	hosts, path, _ := strings.Cut(rest, "/")
+	p.hosts, p.path = strings.Split(hosts, ","), strings.Trim(path, "/")
+	return p
+}
+
+func connectOne(address string, p parts) (Client, error) {
 	options, err := redis.ParseURL(address)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, p.unreadable(err)
 	}
 	options.MaxRetries = 1
-	options.DialTimeout = orDefault(options.DialTimeout, dialTimeout)
-	options.ReadTimeout = orDefault(options.ReadTimeout, callTimeout)
+	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
+	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	return redis.NewClient(options), nil
 }
 
-func connectCluster(scheme, rest string) (Client, error) {
-	options, err := redis.ParseClusterURL(spread(scheme, rest, ""))
-	if err != nil {
-		return nil, withoutURL(err)
+func connectCluster(scheme string, p parts) (Client, error) {
+	if p.path != "" && p.path != "0" {
+		return nil, errors.New("a Redis Cluster has no numbered databases")
 	}
-	options.DialTimeout = orDefault(options.DialTimeout, dialTimeout)
-	options.ReadTimeout = orDefault(options.ReadTimeout, callTimeout)
+	query, err := url.ParseQuery(p.query)
+	if err != nil {
+		return nil, p.unreadable(err)
+	}
+	options, err := redis.ParseClusterURL(p.spread(scheme, "6379", query))
+	if err != nil {
+		return nil, p.unreadable(err)
+	}
+	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
+	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	return redis.NewClusterClient(options), nil
 }
 
-func connectSentinel(scheme, rest string) (Client, error) {
-	hosts, path, _ := strings.Cut(rest, "/")
-	path, query, _ := strings.Cut(path, "?")
-	master, db, _ := strings.Cut(path, "/")
+func connectSentinel(scheme string, p parts) (Client, error) {
+	master, db, _ := strings.Cut(p.path, "/")
 	if master == "" {
 		return nil, errors.New("no master's name: write redis-sentinel://host:26379/mymaster")
 	}
-	extra := url.Values{"master_name": {master}}
-	if db != "" {
-		extra.Set("db", db)
-	}
-	if query != "" {
-		hosts += "?" + query
-	}
-	options, err := redis.ParseFailoverURL(spread(scheme, hosts, extra.Encode()))
+	query, err := url.ParseQuery(p.query)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, p.unreadable(err)
 	}
+	query.Set("master_name", master)
+	if db != "" {
+		query.Set("db", db)
+	}
+	user, password := query.Get("sentinel_username"), query.Get("sentinel_password")
+	query.Del("sentinel_username")
+	query.Del("sentinel_password")
+	options, err := redis.ParseFailoverURL(p.spread(scheme, "26379", query))
+	if err != nil {
+		return nil, p.unreadable(err)
+	}
+	options.Username = cmp.Or(options.Username, options.SentinelUsername)
+	options.Password = cmp.Or(options.Password, options.SentinelPassword)
+	options.SentinelUsername, options.SentinelPassword = user, password
 	options.MaxRetries = 1
-	options.DialTimeout = orDefault(options.DialTimeout, dialTimeout)
-	options.ReadTimeout = orDefault(options.ReadTimeout, callTimeout)
+	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
+	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	return redis.NewFailoverClient(options), nil
 }
 
-// spread writes host1,host2,... as go-redis wants them: the first in its place, the others as addr parameters.
-func spread(scheme, rest, extra string) string {
-	rest, query, _ := strings.Cut(rest, "?")
-	user, hosts, found := strings.Cut(rest, "@")
-	if !found {
-		user, hosts = "", rest
-	} else {
-		user += "@"
-	}
-	list := strings.Split(strings.TrimSuffix(hosts, "/"), ",")
-	params := make([]string, 0, len(list)+1)
-	for _, host := range list[1:] {
-		params = append(params, "addr="+url.QueryEscape(host))
-	}
-	for _, p := range []string{query, extra} {
-		if p != "" {
-			params = append(params, p)
+// spread writes the address as go-redis wants several hosts: the first in its place, the others as addr parameters.
+func (p parts) spread(scheme, port string, query url.Values) string {
+	hosts := make([]string, len(p.hosts))
+	for i, host := range p.hosts {
+		hosts[i] = host
+		if strings.LastIndexByte(host, ':') <= strings.LastIndexByte(host, ']') {
+			hosts[i] += ":" + port
 		}
 	}
-	return scheme + "://" + user + list[0] + "?" + strings.Join(params, "&")
+	query["addr"] = append(query["addr"], hosts[1:]...)
+	return scheme + "://" + p.user + hosts[0] + "?" + query.Encode()
 }
 
-// withoutURL drops the address, which may hold a password, from a parse error.
+// withoutURL drops the address from a parse error.
 func withoutURL(err error) error {
 	var bad *url.Error
 	if errors.As(err, &bad) {
 		return bad.Err
 	}
 	return err
-}
-
-func orDefault(value, otherwise time.Duration) time.Duration {
-	if value == 0 {
-		return otherwise
-	}
-	return value
 }

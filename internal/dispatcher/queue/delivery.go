@@ -27,7 +27,7 @@ const (
 	Queued    Outcome = iota // every target is in the queue (or recorded as failed: backlog full)
 	Duplicate                // seen before: Targets are those of the first time, nothing was queued
 	Conflict                 // the same id was seen with another fingerprint, nothing was queued
-	Full                     // the queue as a whole is full, nothing was queued
+	Full                     // the queue as a whole is full, nothing was queued (or not all: see Publish)
 )
 
 // Receipt answers a Publication.
@@ -75,6 +75,8 @@ type Settlement struct {
 	StatusCode int           // 0 where there was no answer
 	Reason     string        // closed set (delivery.Reason), "" on success
 	Error      string        // for people, without secrets, cut to 256 bytes
+
+	repeated bool // brought before, but the answer got lost: it may be settled already
 }
 
 // Limits are what the queue must know of a subscription.

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-func (s *shard) leaseArgs(deliveries, bytes int) []any {
+func (s *shard) leaseArgs(room reservation) []any {
 	return []any{
-		"", deliveries, bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher, milliseconds(maxSleep),
+		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher, milliseconds(maxSleep),
 	}
 }
 
-// leased hands what came to the consumer and returns how long the shard may sleep.
-func (s *shard) leased(st *step, started time.Time, asked int) time.Duration {
+// leased hands what came to the consumer and returns how long the shard may sleep, and whether it lacks room.
+func (s *shard) leased(st *step, started time.Time, room reservation) (sleep time.Duration, hungry bool) {
 	if st.err != nil {
-		return s.failed(st.err)
+		return s.failed(st.err), false
 	}
 	s.recovered()
 	leases := s.parseLeases(st.reply, started)
@@ -26,7 +26,11 @@ func (s *shard) leased(st *step, started time.Time, asked int) time.Duration {
 		s.q.consumer.Take(leases)
 	}
 	s.q.metrics.expired.Add(float64(number(st.reply[3])))
-	return s.pause(number(st.reply[1]), number(st.reply[2]), len(leases), asked)
+	wait := maxSleep
+	if wake := number(st.reply[2]); wake >= 0 {
+		wait = time.Duration(wake-number(st.reply[1])) * time.Millisecond
+	}
+	return s.pause(wait, len(leases), room.deliveries)
 }
 
 // parseLeases reads {token, now, wake, expired, {id, record...}, {event, payload...}}.
@@ -84,6 +88,14 @@ func number(v any) int64 {
 	default:
 		return 0
 	}
+}
+
+func texts(list []any) []string {
+	var all []string
+	for _, v := range list {
+		all = append(all, text(v))
+	}
+	return all
 }
 
 func text(v any) string {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/google/uuid"
 )
 
 // publishCall is the part of a Publication that one shard takes in one step.
@@ -22,14 +20,16 @@ type publishCall struct {
 	outcome   Outcome
 	earlier   string // the receipt of the first time
 	full      []string
+	unknown   []string // subscriptions that Redis does not know
 	err       error
 }
 
 // Publish queues events with their deliveries and returns once Redis has them, a receipt for each in order. Calls that
 // arrive together share a round trip.
 //
-// An event of up to 1,000 matches in one shard is queued in one step: wholly or not at all. An error (it wraps
-// ErrUnavailable) says that the caller must take the events as not accepted.
+// An event of up to 1,000 matches in one shard is queued in one step: wholly or not at all. Of one in several steps a
+// part may be queued when the answer is an error or Full; published again with its Fingerprint, only what is missing
+// is queued. An error (it wraps ErrUnavailable) says that the caller must take the events as not accepted.
 func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Receipt, error) {
 	receipts := make([]Receipt, len(publications))
 	firsts := make([]*publishCall, len(publications))
@@ -54,6 +54,9 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 		i := owner[call]
 		if err := call.wait(ctx); err != nil {
 			return nil, fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+		}
+		if call.outcome == Full {
+			receipts[i] = Receipt{Outcome: Full}
 		}
 		receipts[i].BacklogFull = append(receipts[i].BacklogFull, call.full...)
 	}
@@ -132,9 +135,7 @@ func (q *Queue) enqueue(calls []*publishCall) {
 			index = shardOf(call.targets[0].SubscriptionID, len(q.shards))
 		}
 		s := q.shards[index]
-		s.mu.Lock()
-		s.publishes = append(s.publishes, call)
-		s.mu.Unlock()
+		s.bring(call)
 		kicked[s] = true
 	}
 	for s := range kicked {
@@ -169,8 +170,9 @@ func (c *publishCall) end(err error) {
 }
 
 func (s *shard) publishArgs(calls []*publishCall) []any {
-	args := make([]any, 0, 7+8*len(calls))
-	args = append(args, "", uuid.NewString(), milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
+	s.calls++
+	args := make([]any, 0, 8+8*len(calls))
+	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards), s.q.MaxBytes/int64(len(s.q.shards)), len(calls))
 	for _, c := range calls {
 		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, len(c.targets))
@@ -181,59 +183,80 @@ func (s *shard) publishArgs(calls []*publishCall) []any {
 	return args
 }
 
-// answer tells each publisher what became of its event.
+// bring puts a call into the shard's next round trip.
+func (s *shard) bring(call *publishCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		call.end(errStopped)
+		return
+	}
+	s.publishes = append(s.publishes, call)
+}
+
+// answer tells each publisher what became of its event. Events for subscriptions that Redis does not know go again
+// once these are configured.
 func (s *shard) answer(calls []*publishCall, st *step) {
-	if st.err != nil {
+	err := st.err
+	if err == nil && len(st.reply) != 1+len(calls) {
+		err = fmt.Errorf("%w: the call was overtaken by a later one", ErrUnavailable)
+	}
+	if err != nil {
 		for _, c := range calls {
-			c.end(st.err)
+			c.end(err)
 		}
 		return
 	}
-	if number(st.reply[0]) == 1 {
-		s.republish(calls, st.reply[1:])
-		return
-	}
+	var again []*publishCall
 	for i, c := range calls {
-		entry, _ := st.reply[i+2].([]any)
-		c.outcome = Outcome(number(entry[0]))
-		switch c.outcome {
-		case Queued:
-			for _, sub := range entry[1:] {
-				c.full = append(c.full, text(sub))
-			}
-		case Duplicate:
-			c.earlier = text(entry[1])
-		case Conflict, Full:
+		entry, _ := st.reply[i+1].([]any)
+		if number(entry[0]) != unknownSubscriptions {
+			c.take(entry)
+			c.end(nil)
+			continue
 		}
-		c.end(nil)
+		c.unknown = texts(entry[1:])
+		again = append(again, c)
+	}
+	if len(again) > 0 {
+		go s.republish(again)
 	}
 }
 
-// republish configures subscriptions that Redis does not know (it may have lost its data) and sends the calls again.
-func (s *shard) republish(calls []*publishCall, unknown []any) {
-	ids := make([]string, len(unknown))
-	for i, id := range unknown {
-		ids[i] = text(id)
+// unknownSubscriptions is the script's answer for an event with subscriptions that must be configured first.
+const unknownSubscriptions = 4
+
+func (c *publishCall) take(entry []any) {
+	c.outcome = Outcome(number(entry[0]))
+	switch c.outcome {
+	case Queued:
+		c.full = texts(entry[1:])
+	case Duplicate:
+		c.earlier = text(entry[1])
+	case Conflict, Full:
 	}
-	go func() {
-		err := s.q.reconfigure(ids)
-		var again []*publishCall
-		for _, c := range calls {
-			if err != nil || c.attempted {
-				if err == nil {
-					err = fmt.Errorf("%w: subscriptions %s are not configured", ErrUnavailable, strings.Join(ids, ", "))
-				}
-				c.end(err)
-				continue
-			}
+}
+
+// republish configures subscriptions that Redis does not know (it may have lost its data) and sends the calls again,
+// once.
+func (s *shard) republish(calls []*publishCall) {
+	var ids []string
+	for _, c := range calls {
+		ids = append(ids, c.unknown...)
+	}
+	err := s.q.reconfigure(ids)
+	for _, c := range calls {
+		switch {
+		case err != nil:
+			c.end(err)
+		case c.attempted:
+			c.end(fmt.Errorf("%w: subscriptions %s are not configured", ErrUnavailable, strings.Join(c.unknown, ", ")))
+		default:
 			c.attempted = true
-			again = append(again, c)
+			s.bring(c)
 		}
-		s.mu.Lock()
-		s.publishes = append(s.publishes, again...)
-		s.mu.Unlock()
-		s.wakeUp()
-	}()
+	}
+	s.wakeUp()
 }
 
 func encodeTargets(targets []Target) string {

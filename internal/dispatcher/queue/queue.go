@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
@@ -49,7 +50,7 @@ const (
 	maxBatchBytes  = 8 << 20
 	// maxSleep bounds how long an idle dispatcher sleeps: a wake-up that got lost costs at most this.
 	maxSleep = 5 * time.Second
-	// callMemory is how long a publish call can be repeated after its answer was lost.
+	// callMemory is how long the latest publish call can be repeated after its answer was lost.
 	callMemory = 2 * time.Minute
 	// goneMemory is how long a cancelled subscription is known as gone, so that a late replica cannot revive it.
 	goneMemory = time.Hour
@@ -58,22 +59,24 @@ const (
 // Queue is the Redis queue. Its methods may be called by many goroutines.
 type Queue struct {
 	Options
-	client  Client
-	shards  []*shard
-	metrics *metrics
+	client   Client
+	instance string // names this Queue among all that ever publish
+	shards   []*shard
+	metrics  *metrics
 
 	configured sync.Map // subscription id -> Limits, to configure again what Redis has forgotten
 
-	room      sync.Mutex // guards asked
-	asked     int        // deliveries that lease calls under way may bring
-	askedByte int
-	consumer  Consumer
-	stopped   bool // guarded by room
+	room     sync.Mutex // guards the fields below
+	consumer Consumer
+	stopped  bool
+	asked    reservation // what lease calls under way may bring, of all shards
+	hungry   []*shard    // have work but got no room, longest waiting first
 }
 
 // Consumer sends what the queue leases to it.
 type Consumer interface {
-	// Room says how many deliveries and payload bytes more it takes now.
+	// Room says how many deliveries and payload bytes more it takes now. What a delivery took must be free when its
+	// settlement is brought, since that makes the queue ask.
 	Room() (deliveries, bytes int)
 	// Take starts sending them. It must not block.
 	Take([]Lease)
@@ -88,7 +91,7 @@ func New(o Options) (*Queue, error) {
 	if o.Shards < 1 || o.Shards > maxShards {
 		return nil, fmt.Errorf("queue shards: %d is not in 1 to %d", o.Shards, maxShards)
 	}
-	q := &Queue{Options: o, client: o.Client}
+	q := &Queue{Options: o, client: o.Client, instance: uuid.NewString()}
 	for i := range o.Shards {
 		q.shards = append(q.shards, newShard(q, i))
 	}
@@ -134,31 +137,6 @@ func (q *Queue) Run(ctx context.Context, consumer Consumer) error {
 func (q *Queue) StopLeasing() {
 	q.room.Lock()
 	q.stopped = true
-	q.room.Unlock()
-}
-
-// reserve takes the consumer's room for one lease call; give it back with unreserve once the leases were handed over.
-func (q *Queue) reserve() (deliveries, bytes int) {
-	q.room.Lock()
-	defer q.room.Unlock()
-	if q.stopped || q.consumer == nil {
-		return 0, 0
-	}
-	deliveries, bytes = q.consumer.Room()
-	deliveries = max(0, min(deliveries-q.asked, maxLease))
-	bytes = min(bytes-q.askedByte, maxBatchBytes)
-	if bytes <= 0 || deliveries == 0 {
-		return 0, 0
-	}
-	q.asked += deliveries
-	q.askedByte += bytes
-	return deliveries, bytes
-}
-
-func (q *Queue) unreserve(deliveries, bytes int) {
-	q.room.Lock()
-	q.asked -= deliveries
-	q.askedByte -= bytes
 	q.room.Unlock()
 }
 

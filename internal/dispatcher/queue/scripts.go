@@ -69,8 +69,9 @@ type step struct {
 }
 
 // roundTrip sends the steps in one pipeline. A step whose script the server has forgotten (SCRIPT FLUSH, a failover)
-// ran nothing, so it is sent again with its source.
-func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) {
+// ran nothing, so it is sent again with its source; then it ran after the steps behind it, and another round trip must
+// follow at once (again).
+func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again bool) {
 	pipe := q.client.Pipeline()
 	commands := make([]*redis.Cmd, len(steps))
 	for i, s := range steps {
@@ -81,11 +82,13 @@ func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) {
 		s.reply, s.err = commands[i].Slice()
 		if s.err != nil && redis.HasErrorPrefix(s.err, "NOSCRIPT") {
 			s.reply, s.err = s.script.Eval(ctx, q.client, []string{k.ready()}, s.args...).Slice()
+			again = s.err == nil
 		}
 		if s.err != nil {
 			s.err = unavailable(s.err)
 		}
 	}
+	return again
 }
 
 // ErrUnavailable is wrapped by every error that comes from Redis: it is down, slow, full or refuses to write.

@@ -19,6 +19,9 @@ func settleArgs(settlements []Settlement) []any {
 // settled forgets what is settled, and keeps for the next round trip what a failed one may not have brought.
 func (s *shard) settled(settlements []Settlement, st *step) {
 	if st.err != nil {
+		for i := range settlements {
+			settlements[i].repeated = true
+		}
 		s.mu.Lock()
 		s.settlements = append(settlements, s.settlements...)
 		s.mu.Unlock()
@@ -27,7 +30,7 @@ func (s *shard) settled(settlements []Settlement, st *step) {
 	for i := range settlements {
 		lease := &settlements[i].Lease
 		delete(s.held, member(lease.Token, lease.DeliveryID))
-		if number(st.reply[i+1]) == 0 {
+		if number(st.reply[i]) == 0 && !settlements[i].repeated {
 			s.q.metrics.stale.Inc()
 			s.log.Warn("Settled too late: the lease had run out", "delivery", lease.DeliveryID,
 				"subscription", lease.SubscriptionID, "event", lease.EventID)

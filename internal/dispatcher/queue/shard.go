@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -20,10 +21,12 @@ type shard struct {
 	mu          sync.Mutex
 	publishes   []*publishCall
 	settlements []Settlement
+	ended       bool // takes no publishes any more
 
 	// Of the goroutine of run alone:
 	held     map[string]time.Time // token:delivery -> when it was leased or last extended
 	extended time.Time
+	calls    int64 // publish calls made
 	outage   outage
 }
 
@@ -66,6 +69,8 @@ func (s *shard) run(ctx context.Context) error {
 }
 
 func (s *shard) finish(ctx context.Context) error {
+	s.q.StopLeasing()
+	defer s.end()
 	ctx, cancel := context.WithTimeout(ctx, s.q.LeaseTime)
 	defer cancel()
 	for {
@@ -86,6 +91,19 @@ func (s *shard) finish(ctx context.Context) error {
 		}
 	}
 }
+
+// end refuses what was not published.
+func (s *shard) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, call := range s.publishes {
+		call.end(errStopped)
+	}
+	s.publishes = nil
+}
+
+var errStopped = fmt.Errorf("%w: this dispatcher has stopped", ErrUnavailable)
 
 // turn makes one round trip and returns how long there is nothing to do unless somebody kicks.
 func (s *shard) turn(ctx context.Context) time.Duration {
@@ -125,9 +143,8 @@ func (s *shard) gather() batch {
 // at once.
 func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	started := time.Now()
-	deliveries, bytes := s.q.reserve()
-	defer s.q.unreserve(deliveries, bytes)
-	lease := &step{script: leaseScript, args: s.leaseArgs(deliveries, bytes)}
+	room := s.q.reserve(s)
+	lease := &step{script: leaseScript, args: s.leaseArgs(room)}
 	steps := make([]*step, 0, 4)
 	var publish, settle, extend *step
 	if len(b.publishes) > 0 {
@@ -144,7 +161,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 		steps = append(steps, extend)
 	}
 	steps = append(steps, lease)
-	s.q.roundTrip(ctx, s.keys, steps)
+	again := s.q.roundTrip(ctx, s.keys, steps)
 
 	if publish != nil {
 		s.answer(b.publishes, publish)
@@ -155,8 +172,9 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	if extend != nil {
 		s.prolonged(extending, extend, started)
 	}
-	wait := s.leased(lease, started, deliveries)
-	if b.more {
+	wait, hungry := s.leased(lease, started, room)
+	s.q.unreserve(s, room, hungry)
+	if b.more || again {
 		return 0
 	}
 	return wait
@@ -205,20 +223,25 @@ func (s *shard) prolonged(members []string, st *step, started time.Time) {
 	}
 }
 
-// pause is how long the shard may sleep when Redis says that something is due at wake (ms by its clock; -1 never).
-func (s *shard) pause(now, wake int64, took, asked int) time.Duration {
+// pause is how long the shard may sleep when Redis says that something is due after wait (negative: at once), and
+// whether it is hungry: it had no room for what is due. Then it looks again when a settlement or another shard gives
+// room back, and while it sleeps other dispatchers were woken. When the time comes it looks even without room, to wake
+// them.
+func (s *shard) pause(wait time.Duration, took, asked int) (sleep time.Duration, hungry bool) {
 	limit := maxSleep
 	if len(s.held) > 0 {
 		limit = min(limit, s.extension())
 	}
-	if wake < 0 || asked == 0 {
-		return limit // without room only a settlement helps, and that kicks
+	switch {
+	case wait > 0:
+		return min(wait, limit), false
+	case asked == 0:
+		return limit, true
+	case took == 0:
+		return shortly, false // others were quicker
+	default:
+		return 0, false
 	}
-	wait := time.Duration(wake-now) * time.Millisecond
-	if wait <= 0 && took == 0 {
-		wait = 10 * time.Millisecond // others were quicker, or payload bytes are short
-	}
-	return max(0, min(wait, limit))
 }
 
 // outage keeps the log quiet while Redis is away: one line when it goes, one a minute, one when it is back.
@@ -231,6 +254,7 @@ const (
 	outageLogInterval = time.Minute
 	firstRetry        = 50 * time.Millisecond
 	lastRetry         = 2 * time.Second
+	shortly           = 10 * time.Millisecond
 )
 
 // failed notes a failed round trip and says how long to wait before the next.

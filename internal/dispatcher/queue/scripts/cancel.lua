@@ -5,9 +5,11 @@
 -- Never touches another subscription's deliveries; repeating it does no harm.
 local now, id, most = clock(), ARGV[2], tonumber(ARGV[3])
 local key = prefix .. 'sub:' .. id
-call('SREM', prefix .. 'subs', id)
 local s = subscription(id)
-if not s then return {0, 0} end
+if not s then
+  call('SREM', prefix .. 'subs', id)
+  return {0, 0}
+end
 s.gone = true
 set(s, 'gone', 1)
 local ids = call('LPOP', prefix .. 'fresh:' .. id, most) or {}
@@ -20,10 +22,12 @@ if #ids < most then
 end
 local events, sizes, retrying = {}, {}, 0
 for _, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
-  local _, attempts, _, size, event = parse(rec)
-  events[event] = (events[event] or 0) + 1
-  sizes[event] = size
-  if attempts > 0 then retrying = retrying + 1 end
+  local sub, attempts, _, size, event = parse(rec)
+  if sub then
+    events[event] = (events[event] or 0) + 1
+    sizes[event] = size
+    if attempts > 0 then retrying = retrying + 1 end
+  end
 end
 finish(ids, events, sizes)
 if #ids > 0 then
@@ -31,8 +35,11 @@ if #ids > 0 then
   call('HINCRBY', prefix .. 'totals', 'canceled', #ids)
   set(s, 'rtry', s.rtry - retrying)
 end
+local over = s.fr + s.du == 0
+if over then s.ru, s.rh, s.rolled = 0, 0, true end
 flush(now)
-if s.fr + s.du == 0 then
+if over then
+  call('SREM', prefix .. 'subs', id)   -- not before: a dispatcher that finds it here goes on where another one died
   call('DEL', prefix .. 'rate:' .. id)
   call('ZREM', prefix .. 'dirty', id)
   call('ZREM', prefix .. 'urgent', id)

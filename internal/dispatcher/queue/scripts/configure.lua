@@ -4,6 +4,7 @@
 -- Returns {earliest (ms, -1 none), for each 1 changed, 0 the same, 2 refused: a newer generation is known, or it is gone}.
 -- Never lets an older generation undo a newer one, never brings a cancelled subscription back.
 local now = clock()
+whatever_the_memory()
 local answer, names = {-1}, {}
 for i = 2, #ARGV, 7 do
   local id = ARGV[i]
@@ -21,12 +22,11 @@ for i = 2, #ARGV, 7 do
     call('HSET', key, 'gen', ARGV[i + 1], 'rate', ARGV[i + 2], 'cap', ARGV[i + 3], 'max', ARGV[i + 4],
       'act', ARGV[i + 5], 'pau', ARGV[i + 6])
     names[#names + 1] = id
-    touched[id] = nil
-    subscription(id)
   end
   answer[#answer + 1] = code
 end
 variadic('SADD', prefix .. 'subs', names)
+for _, id in ipairs(names) do subscription(id) end
 flush(now)
 answer[1] = earliest
 return answer

@@ -3,6 +3,7 @@
 -- ARGV  [1] now  [2] lease (ms), then token, delivery for each
 -- Returns 1 prolonged or 0 lost for each. Never brings a lost lease back.
 local now = clock()
+whatever_the_memory()
 local members = {}
 for i = 3, #ARGV, 2 do members[#members + 1] = ARGV[i] .. ':' .. ARGV[i + 1] end
 local answer, args = {}, {}

@@ -7,8 +7,8 @@
 --       not after now: at once; -1: nothing waits); deliveries is {id, record, ...}, payloads is {event, payload, ...}.
 -- Never gives a delivery twice while its lease holds, never one before its time, beyond a place or a rate limit.
 -- Where work is left that this dispatcher has no room for, it wakes another one that sleeps.
--- Its first write frees, so that a full Redis lets it work.
 local now = clock()
+whatever_the_memory()
 local most, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local deliveries = prefix .. 'deliveries'
 local back = {}   -- subscription id -> deliveries that go back to the head of fresh
@@ -33,25 +33,28 @@ local function reclaim()
   local members = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
   if #members == 0 then return 0 end
   variadic('ZREM', prefix .. 'leases', members)
-  local ids, ended, events, sizes = {}, {}, {}, {}
+  local ids, ended, events, sizes, sent = {}, {}, {}, {}, {}
   for i, member in ipairs(members) do ids[i] = string.match(member, ':(.*)$') end
   local records = gather('HMGET', deliveries, ids)
   for i = #ids, 1, -1 do
     local sub, attempts, _, size, event = parse(records[i])
-    local s = subscription(sub)
+    local s = sub and subscription(sub)
+    if s then s.inf = s.inf - 1 end
     if s and not s.gone then
-      s.inf = s.inf - 1
-      roll(s, now)
-      charge(s, now, 1)
+      sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
-    else
-      if s then s.inf = s.inf - 1 end
+    elseif sub then
       ended[#ended + 1] = ids[i]
       events[event] = (events[event] or 0) + 1
       sizes[event] = size
     end
   end
+  for s, n in pairs(sent) do
+    roll(s, now)
+    charge(s, now, n)
+  end
   finish(ended, events, sizes)
+  if #ended > 0 then call('HINCRBY', prefix .. 'totals', 'canceled', #ended) end
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
   back = {}
   return #ids
@@ -65,8 +68,13 @@ local share = #subs > 0 and math.max(tonumber(ARGV[5]), math.ceil(most / #subs))
 local ids, owner = {}, {}
 for _, id in ipairs(subs) do
   local s = subscription(id)
-  roll(s, now)
-  local n = math.min(share, room(s), most - #ids)
+  local n, before = 0, #ids
+  if s then
+    roll(s, now)
+    n = math.min(share, room(s), most - before)
+  else
+    call('ZREM', KEYS[1], id)
+  end
   if n > 0 and s.du > 0 then
     local due = call('ZRANGE', prefix .. 'due:' .. id, '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
     variadic('ZREM', prefix .. 'due:' .. id, due)
@@ -84,6 +92,7 @@ for _, id in ipairs(subs) do
       owner[#ids] = s
     end
   end
+  if s then s.turn = #ids == before end   -- the others have had theirs once something is given
   if #ids >= most then break end
 end
 
@@ -94,25 +103,30 @@ if #ids > 0 then
   local records = gather('HMGET', deliveries, ids)
   local over = #ids + 1
   for i, id in ipairs(ids) do
-    local _, _, _, size, event = parse(records[i])
-    if not known[event] then bytes = bytes + size end
-    if bytes > most_bytes and i > 1 then
-      over = i
-      break
+    local sub, _, _, size, event = parse(records[i])
+    if not sub then   -- somebody removed its record: nothing is left to send
+      owner[i].inf = owner[i].inf - 1
+    else
+      if not known[event] then bytes = bytes + size end
+      if bytes > most_bytes and #given > 0 then
+        over = i
+        break
+      end
+      if not known[event] then
+        known[event] = true
+        names[#names + 1] = event
+      end
+      given[#given + 1] = id
+      given[#given + 1] = records[i]
+      claims[#claims + 1] = now + tonumber(ARGV[4])
+      claims[#claims + 1] = token .. ':' .. id
+      owner[i].turn = true
     end
-    if not known[event] then
-      known[event] = true
-      names[#names + 1] = event
-    end
-    given[#given + 1] = id
-    given[#given + 1] = records[i]
-    claims[#claims + 1] = now + tonumber(ARGV[4])
-    claims[#claims + 1] = token .. ':' .. id
   end
   for i = #ids, over, -1 do
-    local _, attempts = parse(records[i])
+    local sub, attempts = parse(records[i])
     owner[i].inf = owner[i].inf - 1
-    put_back(owner[i], ids[i], attempts)
+    if sub then put_back(owner[i], ids[i], attempts) end
   end
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
   variadic('ZADD', prefix .. 'leases', claims)
@@ -139,12 +153,13 @@ if wake_at >= 0 and wake_at <= now then
   local other = call('ZRANGE', sleepers, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
   if other then
     call('ZREM', sleepers, other)
+    call('ZREMRANGEBYSCORE', sleepers, '-inf', '(' .. now)
     call('PUBLISH', prefix .. 'wake:' .. other, now)
   end
 elseif most == 0 then
   call('ZREM', sleepers, ARGV[7])
 else
   if wake_at >= 0 and wake_at < until_at then until_at = wake_at end
-  redis.pcall('ZADD', sleepers, until_at, ARGV[7])
+  call('ZADD', sleepers, until_at, ARGV[7])
 end
 return {token, now, wake_at, expired, given, list}

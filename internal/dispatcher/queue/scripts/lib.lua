@@ -16,6 +16,7 @@
 --   ok fail canc rtry          finished by outcome; unfinished ones that failed at least once
 --   lsum lcnt lat lok lst lrs ler full   latency sum (ms) and count, times (ms) of the last attempt and success, its
 --                              status, reason and error; 1 while the latest publish found the backlog full
+--   ver                        grows with every change of the counters, over all subscriptions of the shard
 --   gone                       1 once cancelled for good: takes nothing, its last leases end as they end
 local prefix = string.sub(KEYS[1], 1, -6)
 local call = redis.call
@@ -29,13 +30,22 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- Calls a variadic command in pieces that Lua's stack holds. Pieces are of even length.
-local function variadic(command, key, args)
+-- A full Redis (maxmemory, noeviction) refuses what may need memory only as the first write of a script. A script that
+-- must work all the same begins with this write, which changes nothing.
+local function whatever_the_memory()
+  call('ZREM', prefix .. 'leases', '')
+end
+
+-- Calls a variadic command in pieces that Lua's stack holds, each with the option in front. Pieces are of even length.
+local function variadic(command, key, args, option)
   local n = #args
-  if n == 0 then return end
-  if n <= 4000 then return call(command, key, unpack(args)) end
   for i = 1, n, 4000 do
-    call(command, key, unpack(args, i, math.min(i + 3999, n)))
+    local last = math.min(i + 3999, n)
+    if option then
+      call(command, key, option, unpack(args, i, last))
+    else
+      call(command, key, unpack(args, i, last))
+    end
   end
 end
 
@@ -53,7 +63,8 @@ end
 
 local touched = {}      -- subscriptions of this call by id
 local order = {}        -- and in the order of their first touch
-local dirty, urgent = {}, {}
+local dirty, urgent = {}, {}   -- of these, whose counters, and whose health may have changed
+local dry = false       -- nothing may be written
 local earliest = -1     -- the earliest score that this call put into `ready`
 
 -- What subscription() reads. A script may append fields before its first call; their values are s.more[1...].
@@ -100,7 +111,7 @@ local function roll(s, now)
       if not oldest or second < oldest then oldest = second end
     end
   end
-  variadic('HDEL', key, over)
+  if not dry then variadic('HDEL', key, over) end
   s.ru, s.rh = used, oldest or 0
   s.rolled = true
 end
@@ -143,13 +154,16 @@ local function runnable(s, now)
 end
 
 -- Writes every touched subscription back and puts it into `ready` or takes it out. Call it once, after all changes.
+-- A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that had its
+-- turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
 local function flush(now)
-  local ready_add, ready_rem = {}, {}
+  local ready_new, ready_ahead, ready_rem = {}, {}, {}
   for _, s in ipairs(order) do
     local at = runnable(s, now)
     if at then
-      ready_add[#ready_add + 1] = at
-      ready_add[#ready_add + 1] = s.id
+      local list = s.turn and ready_new or ready_ahead
+      list[#list + 1] = at
+      list[#list + 1] = s.id
       if earliest < 0 or at < earliest then earliest = at end
     else
       ready_rem[#ready_rem + 1] = s.id
@@ -165,24 +179,32 @@ local function flush(now)
     call('HSET', prefix .. 'sub:' .. s.id, unpack(v))
   end
   variadic('ZREM', KEYS[1], ready_rem)
-  variadic('ZADD', KEYS[1], ready_add)
+  variadic('ZADD', KEYS[1], ready_new)
+  variadic('ZADD', KEYS[1], ready_ahead, 'LT')
 end
 
--- Marks what the reflector must look at: `dirty` for counters, `urgent` where the health may have changed.
+-- Marks what the reflector must look at: `dirty`, by the version of the first change that it has not seen (so that one
+-- that changes all the time has its turn too), and `urgent`, by that of the latest. Call it before flush.
 local function mark()
-  if #dirty == 0 and #urgent == 0 then return end
+  if #dirty == 0 then return end
   local version = call('HINCRBY', prefix .. 'totals', 'version', 1)
-  for _, key in ipairs({'dirty', 'urgent'}) do
-    local list, args = key == 'dirty' and dirty or urgent, {}
-    for i, id in ipairs(list) do
-      args[2 * i - 1] = version
-      args[2 * i] = id
-    end
-    variadic('ZADD', prefix .. key, args)
+  local first, latest = {}, {}
+  for i, s in ipairs(dirty) do
+    set(s, 'ver', version)
+    first[2 * i - 1] = version
+    first[2 * i] = s.id
   end
+  for i, s in ipairs(urgent) do
+    latest[2 * i - 1] = version
+    latest[2 * i] = s.id
+  end
+  variadic('ZADD', prefix .. 'dirty', first, 'NX')
+  variadic('ZADD', prefix .. 'urgent', latest)
 end
 
+-- The fields of a delivery's record, nil where there is none.
 local function parse(record)
+  if not record then return nil end
   local sub, attempts, created, size, event = string.match(record, '^([^|]*)|(%d+)|(%d+)|(%d+)|(.*)$')
   return sub, tonumber(attempts), created, tonumber(size), event
 end

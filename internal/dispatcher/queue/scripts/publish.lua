@@ -1,43 +1,30 @@
 -- publish: puts events and their deliveries into the shard's queues.
 -- KEYS  [1] ready
--- ARGV  [1] now  [2] call id  [3] ms for which the call id is remembered  [4] ms for which event ids are remembered
---       [5] most unfinished deliveries in the shard  [6] most payload bytes in the shard  [7] events, then for each:
+-- ARGV  [1] now  [2] caller (a queue of a process)  [3] number of its call, each greater than the one before
+--       [4] ms for which its last call is remembered  [5] ms for which event ids are remembered
+--       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard  [8] events, then for each:
 --       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, targets,
 --       and for each target: sub, delivery
--- Returns {0, earliest (ms, -1 none), one entry for each event}: {0, subs with a full backlog...} queued,
---       {1, receipt of the first time}, {2} seen with another fingerprint, {3} the shard is full;
---       or {1, sub, ...}: subscriptions that must be configured first.
--- Never writes anything when it returns {1, ...}; a repeated call id changes nothing and gets the first answer.
+-- Returns {0, one entry for each event}: {0, subs with a full backlog...} queued, {1, receipt of the first time},
+--       {2} seen with another fingerprint, {3} the shard is full, {4, sub, ...} these must be configured first;
+--       or {1}: a late copy of an earlier call.
+-- Never queues a part of an event. The same call again changes nothing and gets the first answer.
 local now = clock()
 local marker = prefix .. 'call:' .. ARGV[2]
 local before = call('GET', marker)
-if before then return cjson.decode(before) end
+if before then
+  local number, answer = string.match(before, '^(%d+)|(.*)$')
+  if number == ARGV[3] then return cjson.decode(answer) end
+  if tonumber(number) > tonumber(ARGV[3]) then return {1} end
+end
 
 fields[own + 1], fields[own + 2] = 'full', 'fail'
-local events, unknown, asked, i = {}, {}, {}, 8
-for n = 1, tonumber(ARGV[7]) do
-  local e = {id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3], targets = {}}
-  local count = tonumber(ARGV[i + 4])
-  i = i + 5
-  for t = 1, count do
-    local sub, delivery = ARGV[i], ARGV[i + 1]
-    i = i + 2
-    e.targets[t] = {sub, delivery}
-    if not subscription(sub) and not asked[sub] then
-      asked[sub] = true
-      unknown[#unknown + 1] = sub
-    end
-  end
-  events[n] = e
-end
-if #unknown > 0 then return {1, unpack(unknown)} end
-
 local waiting = call('HLEN', prefix .. 'deliveries')
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
-local most, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local deliveries, payloads, refs, fresh, full, seen_now = {}, {}, {}, {}, {}, {}
 local totals = {events = 0, failed = 0, canceled = 0, bytes = 0}
-local answer = {0, -1}
+local answer = {0}
 
 local function seen(e)
   if e.fingerprint == '' then return nil end
@@ -71,6 +58,18 @@ local function enqueue(s, delivery, size, key)
   return true
 end
 
+-- The subscriptions of an event that the queue does not know, nil if none.
+local function unknown(e)
+  local list
+  for _, target in ipairs(e.targets) do
+    if not subscription(target[1]) then
+      list = list or {4}
+      list[#list + 1] = target[1]
+    end
+  end
+  return list
+end
+
 local function take(e)
   local result, queued, size, key = {0}, 0, #e.payload, e.id
   if e.fingerprint ~= '' then
@@ -99,8 +98,13 @@ local function take(e)
   return result
 end
 
-for n, e in ipairs(events) do
-  local result = seen(e)
+local i = 9
+for n = 1, tonumber(ARGV[8]) do
+  local e = {id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3], targets = {}}
+  local last = i + 4 + 2 * tonumber(ARGV[i + 4])
+  for t = i + 5, last, 2 do e.targets[#e.targets + 1] = {ARGV[t], ARGV[t + 1]} end
+  i = last + 1
+  local result = seen(e) or unknown(e)
   if not result then
     if waiting + #e.targets > most or bytes + totals.bytes + #e.payload > most_bytes then
       result = {3}
@@ -108,7 +112,7 @@ for n, e in ipairs(events) do
       result = take(e)
     end
   end
-  answer[n + 2] = result
+  answer[n + 1] = result
 end
 
 -- A full Redis (maxmemory, noeviction) refuses the first of these and with it the whole call.
@@ -119,23 +123,22 @@ for field, n in pairs(totals) do
   if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
 end
 for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list) end
-for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[4]) end
+for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[5]) end
 for _, s in ipairs(order) do
   local n = full[s.id]
   if n then
     set(s, 'fail', (tonumber(s.more[2]) or 0) + n)
     if s.more[1] ~= '1' then
       set(s, 'full', 1)
-      urgent[#urgent + 1] = s.id
+      urgent[#urgent + 1] = s
     end
   elseif fresh[s.id] and s.more[1] == '1' then
     set(s, 'full', 0)
-    urgent[#urgent + 1] = s.id
+    urgent[#urgent + 1] = s
   end
-  if n or fresh[s.id] then dirty[#dirty + 1] = s.id end
+  if n or fresh[s.id] then dirty[#dirty + 1] = s end
 end
-flush(now)
 mark()
-answer[2] = earliest
-call('SET', marker, cjson.encode(answer), 'PX', ARGV[3])
+flush(now)
+call('SET', marker, ARGV[3] .. '|' .. cjson.encode(answer), 'PX', ARGV[4])
 return answer

@@ -1,14 +1,17 @@
 -- reflected: unmarks subscriptions whose statistics were written to their status.
 -- KEYS  [1] ready
 -- ARGV  [1] now, then sub, version for each
--- Returns how many were unmarked. Never unmarks one that changed after that version.
+-- Returns how many have nothing more to reflect. One that changed after its version stays marked, behind the others.
 local n = 0
 for i = 2, #ARGV, 2 do
-  for _, key in ipairs({'dirty', 'urgent'}) do
-    local version = call('ZSCORE', prefix .. key, ARGV[i])
-    if version and tonumber(version) <= tonumber(ARGV[i + 1]) then
-      n = n + call('ZREM', prefix .. key, ARGV[i])
-    end
+  local id, version = ARGV[i], tonumber(ARGV[i + 1])
+  local latest = call('ZSCORE', prefix .. 'urgent', id)
+  if latest and tonumber(latest) <= version then call('ZREM', prefix .. 'urgent', id) end
+  latest = tonumber(call('HGET', prefix .. 'sub:' .. id, 'ver') or 0)
+  if latest <= version then
+    n = n + call('ZREM', prefix .. 'dirty', id)
+  else
+    call('ZADD', prefix .. 'dirty', 'XX', latest, id)
   end
 end
 return n

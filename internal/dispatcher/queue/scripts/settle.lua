@@ -2,10 +2,10 @@
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] settlements, then for each: delivery, token, result (0 done, 1 retry, 2 fail, 3 release),
 --       ms until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error
--- Returns {earliest (ms, -1 none), 1 settled or 0 stale for each}.
--- Never changes anything for a lease that ran out or was settled before. Its first write frees, so that a full Redis
--- lets it work.
+-- Returns 1 settled or 0 stale for each.
+-- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
+whatever_the_memory()
 for i, field in ipairs({'ok', 'fail', 'lsum', 'lcnt'}) do fields[own + i] = field end
 local items, members, i = {}, {}, 3
 for n = 1, tonumber(ARGV[2]) do
@@ -16,12 +16,12 @@ for n = 1, tonumber(ARGV[2]) do
   members[n] = ARGV[i + 1] .. ':' .. ARGV[i]
   i = i + 9
 end
-local answer, held, ids, valid = {-1}, {}, {}, {}
+local answer, held, ids, valid = {}, {}, {}, {}
 for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', members)) do
-  answer[n + 1] = 0
+  answer[n] = 0
   if score and not held[members[n]] then
     held[members[n]] = true
-    answer[n + 1] = 1
+    answer[n] = 1
     valid[#valid + 1] = items[n]
     ids[#ids + 1] = items[n].id
   end
@@ -91,12 +91,13 @@ end
 
 for n, item in ipairs(valid) do
   local sub, attempts, created, size, event = parse(records[n])
-  local s = subscription(sub)
+  local s = sub and subscription(sub)
   if s then s.inf = s.inf - 1 end
   local over = item.result == '0' or item.result == '2'
   if not s or s.gone then
-    if not over then totals.canceled = totals.canceled + 1 end
-    over = true
+    local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
+    totals[total] = totals[total] + 1
+    over = sub ~= nil
   elseif item.result == '3' then
     release(s, item, attempts)
   else
@@ -124,7 +125,10 @@ end
 
 finish(ended, events, sizes)
 variadic('HSET', prefix .. 'deliveries', rewritten)
-for id, list in pairs(heads) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
+for id, list in pairs(heads) do
+  for i = 1, math.floor(#list / 2) do list[i], list[#list + 1 - i] = list[#list + 1 - i], list[i] end
+  variadic('LPUSH', prefix .. 'fresh:' .. id, list)
+end
 for id, list in pairs(later) do variadic('ZADD', prefix .. 'due:' .. id, list) end
 for _, s in ipairs(order) do
   local c = stats[s.id]
@@ -144,14 +148,13 @@ for _, s in ipairs(order) do
     set(s, 'ler', last.err)
     if c.ok > 0 then set(s, 'lok', now) end
     local first_success = c.ok > 0 and ok == c.ok
-    if first_success or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s.id end
-    dirty[#dirty + 1] = s.id
+    if first_success or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
+    dirty[#dirty + 1] = s
   end
 end
 for field, n in pairs(totals) do
   if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
 end
-flush(now)
 mark()
-answer[1] = earliest
+flush(now)
 return answer

@@ -1,0 +1,281 @@
+package queue
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// Two subscriptions that most cases use: 60 a minute, 2 at once, a backlog of 3.
+func two(r *rig) { r.configure("s1 1 60 2 3 1 0", "s2 1 60 2 3 1 0") }
+
+const limits = "g1 r60 c2 m3 a1 p0"
+
+func TestPublishScript(t *testing.T) {
+	runScriptCases(t, map[string]scriptCase{
+		"an event with two matches is stored once and waits for both": {
+			seed:   two,
+			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1 d2=s2|0|1000000|4|e1", "payloads": "e1=t\ne1", "refs": "e1=2",
+				"fresh:s1": "d1", "fresh:s2": "d2", "ready": "s1@1000000 s2@1000000",
+				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
+				"totals": "bytes=4 events=1 version=1", "call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"a single match needs no count of references": {
+			seed:   two,
+			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+				"call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"an event without matches is counted": {
+			seed:   two,
+			call:   func(r *rig) string { return r.publish(pub{id: "e1"}) },
+			answer: "[0 [0]]",
+			want:   map[string]string{"totals": "events=1", "call:q (ttl)": "1|[0,[0]]"},
+		},
+		"a paused subscription keeps what comes and does not run": {
+			seed:   func(r *rig) { r.configure("s1 1 60 2 3 1 1") },
+			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
+				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+				"call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"further work does not send a subscription to the end of the line": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"})
+				r.now += 500
+			},
+			call:   func(r *rig) string { return r.publish(pub{id: "e2", targets: "s1/d2"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000500|4|e2", "payloads": "e1=t\ne1 e2=t\ne2",
+				"fresh:s1": "d1 d2", "sub:s1": limits + " fr=2 ver=2", "totals": "bytes=8 events=2 version=2",
+				"call:q (ttl)": "2|[0,[0]]",
+			},
+		},
+		"new work comes forward where only a later retry waited": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"})
+				r.lease(claim{})
+				r.settle(end{delivery: "d1", token: 1, result: Retry, delay: 5000, status: 500})
+			},
+			call:   func(r *rig) string { return r.publish(pub{id: "e2", targets: "s1/d2"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|0|1000000|4|e2", "payloads": "e1=t\ne1 e2=t\ne2",
+				"fresh:s1": "d2", "ready": "s1@1000000",
+				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000000 lcnt=1 lst=500 rh=1000 rtry=1 ru=1 ver=3",
+				"totals": "bytes=8 events=2 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+			},
+		},
+	})
+}
+
+func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
+	first := pub{id: "e1", fingerprint: "f", receipt: "s1 d1", targets: "s1/d1"}
+	seen := func(r *rig) {
+		two(r)
+		r.publish(first)
+	}
+	runScriptCases(t, map[string]scriptCase{
+		"the publisher's id is remembered, and its payload has a name of its own": {
+			seed: two, call: func(r *rig) string { return r.publish(first) }, answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
+				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
+				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1", "call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"the same id and content again gives the first receipt": {
+			seed: seen,
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", fingerprint: "f", receipt: "s1 d9", targets: "s1/d9"})
+			},
+			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|[0,[1,"s1 d1"]]`},
+		},
+		"it does so even where the matches are unknown by now": {
+			seed: seen,
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", fingerprint: "f", receipt: "s9 d9", targets: "s9/d9"})
+			},
+			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|[0,[1,"s1 d1"]]`},
+		},
+		"the same id with other content is a conflict": {
+			seed: seen,
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", fingerprint: "g", receipt: "s1 d9", targets: "s1/d9"})
+			},
+			answer: "[0 [2]]", want: map[string]string{"call:q (ttl)": "2|[0,[2]]"},
+		},
+		"within one call the second is a duplicate of the first": {
+			seed: two,
+			call: func(r *rig) string {
+				return r.publish(first, pub{id: "e1", fingerprint: "f", receipt: "s1 d9", targets: "s1/d9"},
+					pub{id: "e1", fingerprint: "g", receipt: "s1 d8", targets: "s1/d8"})
+			},
+			answer: "[0 [0] [1 s1 d1] [2]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
+				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
+				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1",
+				"call:q (ttl)": `1|[0,[0],[1,"s1 d1"],[2]]`,
+			},
+		},
+		"the same call again changes nothing and gets the first answer": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e9", targets: "s9/d9"})
+			},
+			call: func(r *rig) string {
+				return r.publishAs(1, pub{id: "e1", targets: "s1/d1"}, pub{id: "e9", targets: "s9/d9"})
+			},
+			answer: "[0 [0] [4 s9]]",
+		},
+		"a late copy of an earlier call changes nothing": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"})
+				r.publish(pub{id: "e2", targets: "s1/d2"})
+			},
+			call:   func(r *rig) string { return r.publishAs(1, pub{id: "e1", targets: "s1/d1"}) },
+			answer: "[1]",
+		},
+	})
+}
+
+func TestPublishScriptRefuses(t *testing.T) {
+	runScriptCases(t, map[string]scriptCase{
+		"an event for a subscription that must be configured first, and no other": {
+			seed: two,
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", targets: "s8/d8 s1/d1 s9/d9"}, pub{id: "e2", targets: "s1/d2"})
+			},
+			answer: "[0 [4 s8 s9] [0]]",
+			want: map[string]string{
+				"deliveries": "d2=s1|0|1000000|4|e2", "payloads": "e2=t\ne2", "fresh:s1": "d2", "ready": "s1@1000000",
+				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+				"call:q (ttl)": `1|[0,[4,"s8","s9"],[0]]`,
+			},
+		},
+		"the delivery of a subscription that is gone ends as cancelled": {
+			seed: func(r *rig) {
+				two(r)
+				r.cancel("s1", 10)
+			},
+			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d2=s2|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s2": "d2", "ready": "s2@1000000",
+				"sub:s2": limits + " fr=1 ver=1", "dirty": "s2@1", "totals": "bytes=4 canceled=1 events=1 version=1",
+				"call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"what is beyond a subscription's own backlog fails, and its health is urgent": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e2", targets: "s1/d2"})
+				r.lease(claim{most: 1})
+			},
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e3", targets: "s1/d3"}, pub{id: "e4", targets: "s1/d4 s2/d5"})
+			},
+			answer: "[0 [0] [0 s1]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000000|4|e2 d3=s1|0|1000000|4|e3 d5=s2|0|1000000|4|e4",
+				"payloads":   "e1=t\ne1 e2=t\ne2 e3=t\ne3 e4=t\ne4", "fresh:s1": "d2 d3", "fresh:s2": "d5",
+				"sub:s1": limits + " fail=1 fr=2 full=1 inf=1 ver=2", "sub:s2": limits + " fr=1 ver=2",
+				"ready": "s1@1000000 s2@1000000", "dirty": "s1@1 s2@2", "urgent": "s1@2",
+				"totals": "bytes=16 events=4 failed=1 token=1 version=2", "call:q (ttl)": `2|[0,[0],[0,"s1"]]`,
+			},
+		},
+		"a backlog that has room again is urgent too": {
+			seed: func(r *rig) {
+				r.configure("s1 1 60 2 1 1 0")
+				r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e2", targets: "s1/d2"})
+				r.lease(claim{})
+				r.settle(end{delivery: "d1", token: 1, result: Done, status: 200, took: 7})
+			},
+			call:   func(r *rig) string { return r.publish(pub{id: "e3", targets: "s1/d3"}) },
+			answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d3=s1|0|1000000|4|e3", "payloads": "e3=t\ne3", "fresh:s1": "d3", "ready": "s1@1000000",
+				"sub:s1": "g1 r60 c2 m1 a1 p0 fail=1 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=200 lsum=7 ok=1 rh=1000 ru=1 ver=3",
+				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+			},
+		},
+		"what does not fit into the shard by number, wholly": {
+			seed: func(r *rig) {
+				two(r)
+				r.most = 2
+			},
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e2", targets: "s1/d2 s2/d3"},
+					pub{id: "e3", fingerprint: "f", targets: "s2/d4"})
+			},
+			answer: "[0 [0] [3] [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1 d4=s2|0|1000000|4|e3#1000000", "payloads": "e1=t\ne1 e3#1000000=t\ne3",
+				"fresh:s1": "d1", "fresh:s2": "d4", "ready": "s1@1000000 s2@1000000", "seen:e3 (ttl)": "f|",
+				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
+				"totals": "bytes=8 events=2 version=1", "call:q (ttl)": "1|[0,[0],[3],[0]]",
+			},
+		},
+		"what does not fit into the shard by bytes, without remembering its id": {
+			seed: func(r *rig) {
+				two(r)
+				r.bytes = 5
+			},
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e2", fingerprint: "f", targets: "s1/d2"})
+			},
+			answer: "[0 [0] [3]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+				"call:q (ttl)": "1|[0,[0],[3]]",
+			},
+		},
+	})
+}
+
+// Redis' Lua holds about 8,000 values on its stack; a batch may be larger.
+func TestPublishAndLeaseScriptsTakeLargeBatches(t *testing.T) {
+	r := newRig(t)
+	r.configure("s1 1 1000000 10000 10000 1 0", "s2 1 1000000 10000 10000 1 0")
+	r.most = 100_000
+	var targets []string
+	for i := range 4500 {
+		targets = append(targets, fmt.Sprintf("s%d/d%04d", 1+i%2, i))
+	}
+	if answer := r.publish(pub{id: "e1", targets: strings.Join(targets, " ")}); answer != "[0 [0]]" {
+		t.Fatal(answer)
+	}
+	r.audit()
+	reply := r.leaseRaw(claim{most: 4500})
+	given, _ := reply[4].([]any)
+	if len(given) != 9000 {
+		t.Fatalf("leased %d values, want 9000", len(given))
+	}
+	r.audit()
+	ends := make([]end, 4500)
+	for i := range ends {
+		ends[i] = end{delivery: fmt.Sprintf("d%04d", i), token: 1, result: Done, status: 200}
+	}
+	r.settle(ends...)
+	r.audit()
+	if left := r.client.HLen(t.Context(), r.keys.deliveries()).Val(); left != 0 {
+		t.Errorf("%d deliveries are left", left)
+	}
+}

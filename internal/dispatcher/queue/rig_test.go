@@ -1,0 +1,330 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/test/redistest"
+)
+
+// common is the server of all tests that neither stop nor fill theirs; each uses keys of its own.
+var common *redistest.Server
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "queue")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if common, err = redistest.Start(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer common.Kill()
+	return m.Run()
+}
+
+var prefixes atomic.Int64
+
+func newPrefix() string { return "t" + strconv.FormatInt(prefixes.Add(1), 10) }
+
+// start is the time at which the tests of scripts begin, in ms.
+const start = 1_000_000
+
+// rig calls the scripts on one shard, at a time that the test sets.
+type rig struct {
+	t      testing.TB
+	client *redis.Client
+	keys   keys
+	now    int64
+	calls  int
+	most   int // unfinished deliveries
+	bytes  int // of payloads
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	client := common.Client()
+	r := &rig{t: t, client: client, keys: newKeys(newPrefix(), 0), now: start, most: 1000, bytes: 1 << 20}
+	t.Cleanup(func() { _ = client.Close() })
+	return r
+}
+
+func (r *rig) run(script *redis.Script, args ...any) any {
+	r.t.Helper()
+	reply, err := r.try(script, args...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return reply
+}
+
+func (r *rig) try(script *redis.Script, args ...any) (any, error) {
+	return script.Run(r.t.Context(), r.client, []string{r.keys.ready()}, append([]any{r.now}, args...)...).Result()
+}
+
+// limits are those of a subscription in the order of configure.lua.
+func (r *rig) configure(limits ...string) string {
+	r.t.Helper()
+	var args []any
+	for _, l := range limits {
+		for _, field := range strings.Fields(l) {
+			args = append(args, field)
+		}
+	}
+	return fmt.Sprint(r.run(configureScript, args...))
+}
+
+// pub is an event as publish.lua takes it; targets are sub/delivery pairs.
+type pub struct{ id, fingerprint, receipt, payload, targets string }
+
+func (p pub) args() []any {
+	if p.payload == "" {
+		p.payload = "t\n" + p.id
+	}
+	pairs := strings.Fields(p.targets)
+	args := []any{p.id, p.fingerprint, p.receipt, p.payload, len(pairs)}
+	for _, pair := range pairs {
+		sub, delivery, _ := strings.Cut(pair, "/")
+		args = append(args, sub, delivery)
+	}
+	return args
+}
+
+func (r *rig) publish(events ...pub) string {
+	r.t.Helper()
+	r.calls++
+	return r.publishAs(r.calls, events...)
+}
+
+func (r *rig) publishAs(number int, events ...pub) string {
+	r.t.Helper()
+	return fmt.Sprint(r.run(publishScript, r.publishArgs(number, events...)...))
+}
+
+func (r *rig) publishArgs(number int, events ...pub) []any {
+	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, len(events)}
+	for _, e := range events {
+		args = append(args, e.args()...)
+	}
+	return args
+}
+
+const leaseMillis = 20_000
+
+// claim is a call of lease.lua. Zero fields take plenty.
+type claim struct {
+	most, bytes, share, expired int
+	dispatcher                  string
+	none                        bool
+}
+
+func (r *rig) leaseRaw(c claim) []any {
+	r.t.Helper()
+	set := func(field *int, value int) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	set(&c.most, 100)
+	set(&c.bytes, 1<<20)
+	set(&c.share, 4)
+	set(&c.expired, 100)
+	if c.none {
+		c.most, c.bytes = 0, 0
+	}
+	if c.dispatcher == "" {
+		c.dispatcher = "me"
+	}
+	reply, ok := r.run(leaseScript, c.most, c.bytes, leaseMillis, c.share, c.expired, c.dispatcher, 5000).([]any)
+	if !ok || len(reply) != 6 {
+		r.t.Fatalf("lease answered %v", reply)
+	}
+	return reply
+}
+
+func (r *rig) lease(c claim) string {
+	r.t.Helper()
+	return fmt.Sprint(r.leaseRaw(c))
+}
+
+// end is a settlement as settle.lua takes it.
+type end struct {
+	delivery          string
+	token             int
+	result            Result
+	delay, ago, took  int
+	status            int
+	reason, errorText string
+}
+
+func (r *rig) settle(ends ...end) string {
+	r.t.Helper()
+	args := []any{len(ends)}
+	for _, e := range ends {
+		args = append(args, e.delivery, e.token, int(e.result), e.delay, e.ago, e.took, e.status, e.reason, e.errorText)
+	}
+	return fmt.Sprint(r.run(settleScript, args...))
+}
+
+func (r *rig) extend(args ...any) string {
+	r.t.Helper()
+	return fmt.Sprint(r.run(extendScript, append([]any{leaseMillis}, args...)...))
+}
+
+func (r *rig) cancel(sub string, most int) string {
+	r.t.Helper()
+	return fmt.Sprint(r.run(cancelScript, sub, most, 60_000))
+}
+
+// audit fails the test when the shard is not whole.
+func (r *rig) audit() {
+	r.t.Helper()
+	reply, _ := r.run(auditScript, 100_000).([]any)
+	if len(reply) != 1 {
+		r.t.Fatalf("audit found %v in\n%v", reply, r.state())
+	}
+}
+
+// state is all that the shard holds: the key's name without the prefix, "(ttl)" behind one that expires, and its
+// content as text. A subscription's fields that are 0 or empty are left out, its limits come first.
+func (r *rig) state() map[string]string {
+	r.t.Helper()
+	ctx := r.t.Context()
+	state := map[string]string{}
+	iter := r.client.Scan(ctx, 0, r.keys.prefix+"*", 1000).Iterator()
+	for iter.Next(ctx) {
+		name := strings.TrimPrefix(iter.Val(), r.keys.prefix)
+		content := r.content(ctx, iter.Val())
+		if r.client.PTTL(ctx, iter.Val()).Val() > 0 {
+			name += " (ttl)"
+		}
+		state[name] = content
+	}
+	if err := iter.Err(); err != nil {
+		r.t.Fatal(err)
+	}
+	return state
+}
+
+func (r *rig) content(ctx context.Context, key string) string {
+	r.t.Helper()
+	switch kind := r.client.Type(ctx, key).Val(); kind {
+	case "string":
+		return r.client.Get(ctx, key).Val()
+	case "list":
+		return strings.Join(r.client.LRange(ctx, key, 0, -1).Val(), " ")
+	case "set":
+		members := r.client.SMembers(ctx, key).Val()
+		sort.Strings(members)
+		return strings.Join(members, " ")
+	case "zset":
+		var words []string
+		for _, z := range r.client.ZRangeWithScores(ctx, key, 0, -1).Val() {
+			words = append(words, fmt.Sprintf("%v@%.0f", z.Member, z.Score))
+		}
+		return strings.Join(words, " ")
+	case "hash":
+		return hashText(r.client.HGetAll(ctx, key).Val())
+	default:
+		r.t.Fatalf("key %s is a %s", key, kind)
+		return ""
+	}
+}
+
+func hashText(fields map[string]string) string {
+	var words []string
+	if _, sub := fields["gen"]; sub {
+		words = append(words, fmt.Sprintf("g%s r%s c%s m%s a%s p%s", fields["gen"], fields["rate"], fields["cap"],
+			fields["max"], fields["act"], fields["pau"]))
+		for field, value := range fields {
+			if value == "0" || value == "" || slices.Contains([]string{"gen", "rate", "cap", "max", "act", "pau"}, field) {
+				delete(fields, field)
+			}
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(fields)) {
+		words = append(words, field+"="+fields[field])
+	}
+	return strings.Join(words, " ")
+}
+
+// changes are the keys that differ between two states; a key that is gone has "-".
+func changes(before, after map[string]string) map[string]string {
+	diff := map[string]string{}
+	for key, value := range after {
+		if old, ok := before[key]; !ok || old != value {
+			diff[key] = value
+		}
+	}
+	for key := range before {
+		if _, ok := after[key]; !ok {
+			diff[key] = "-"
+		}
+	}
+	return diff
+}
+
+// scriptCase is one call of a script on a seeded shard: what it answers, and every key that it changes.
+type scriptCase struct {
+	seed   func(*rig)
+	call   func(*rig) string
+	answer string
+	want   map[string]string
+	torn   bool // the seed breaks the shard, so that it cannot be whole afterwards
+}
+
+func runScriptCases(t *testing.T, cases map[string]scriptCase) {
+	t.Helper()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if c.seed != nil {
+				c.seed(r)
+			}
+			before := r.state()
+			if answer := c.call(r); c.answer != answer {
+				t.Errorf("answer\n got %s\nwant %s", answer, c.answer)
+			}
+			if c.want == nil {
+				c.want = map[string]string{}
+			}
+			if diff := cmp.Diff(c.want, changes(before, r.state())); diff != "" {
+				t.Errorf("changes (-want +got):\n%s", diff)
+			}
+			if !c.torn {
+				r.audit()
+			}
+		})
+	}
+}
+
+// eventually polls until the condition holds; it fails the test after a while.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within 20 s: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func zOf(member string, score float64) redis.Z { return redis.Z{Member: member, Score: score} }

@@ -1,0 +1,45 @@
+package queue
+
+import "slices"
+
+// reservation is room of the consumer.
+type reservation struct{ deliveries, bytes int }
+
+// reserve takes the consumer's room for one lease call of a shard; give it back with unreserve once the leases were
+// handed over. Shards that have work but got no room come first: what another takes leaves each of them a part.
+func (q *Queue) reserve(s *shard) reservation {
+	q.room.Lock()
+	defer q.room.Unlock()
+	if q.stopped || q.consumer == nil {
+		return reservation{}
+	}
+	first := len(q.hungry) > 0 && q.hungry[0] == s
+	q.hungry = slices.DeleteFunc(q.hungry, func(other *shard) bool { return other == s })
+	deliveries, bytes := q.consumer.Room()
+	r := reservation{min(deliveries-q.asked.deliveries, maxLease), min(bytes-q.asked.bytes, maxBatchBytes)}
+	if parts := 1 + len(q.hungry); parts > 1 && !first {
+		r = reservation{r.deliveries / parts, r.bytes / parts}
+		q.hungry[0].wakeUp()
+	}
+	if r.deliveries <= 0 || r.bytes <= 0 {
+		return reservation{}
+	}
+	q.asked.deliveries += r.deliveries
+	q.asked.bytes += r.bytes
+	return r
+}
+
+// unreserve ends a reservation. A shard that was given nothing although work waits there is hungry: the next to be
+// woken when room was given back.
+func (q *Queue) unreserve(s *shard, r reservation, hungry bool) {
+	q.room.Lock()
+	defer q.room.Unlock()
+	q.asked.deliveries -= r.deliveries
+	q.asked.bytes -= r.bytes
+	if hungry && !slices.Contains(q.hungry, s) {
+		q.hungry = append(q.hungry, s)
+	}
+	if r.deliveries > 0 && len(q.hungry) > 0 {
+		q.hungry[0].wakeUp()
+	}
+}
