@@ -22,6 +22,7 @@ import (
 type Options struct {
 	ListenAddress   string // of the event API; ":0" picks a port
 	MetricsAddress  string
+	MaxConnections  int
 	Auth            string // "none"
 	AuthNoneAnyHost bool   // the second telling that Auth none needs beyond loopback
 
@@ -71,6 +72,8 @@ func (o *Options) bindListeners(s *settings.Set) {
 		"Host and port of the event API.", checkAddress)
 	s.String(&o.MetricsAddress, "metrics-address", "WEBHOOK_METRICS_ADDRESS", ":8088",
 		"Host and port of /metrics.", checkAddress)
+	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 10_000, 1, 1_000_000,
+		"Connections of callers at once; further ones wait, so that descriptors do not run out.")
 	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone},
 		"How callers of the event API show who they are. none lets everybody publish who reaches the port, and is taken "+
 			"on a loopback address only, unless --auth-none-on-any-address says so again.")

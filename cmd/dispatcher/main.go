@@ -1,0 +1,55 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command dispatcher takes events, queues and sends them: it parses its settings, builds the App of package dispatcher,
+// and runs it until SIGTERM or an interrupt.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"nexus.io/webhooks/internal/dispatcher"
+	"nexus.io/webhooks/internal/program"
+	"nexus.io/webhooks/internal/settings"
+)
+
+// version is set when a release is built.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dispatcher:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	var o dispatcher.Options
+	s := settings.New("dispatcher", "dispatcher takes events and sends them to the subscriptions that want them.")
+	o.Bind(s)
+	if err := s.Parse(args, getenv, stdout); err != nil {
+		if errors.Is(err, settings.ErrHelp) {
+			return nil
+		}
+		return fmt.Errorf("settings: %w", err)
+	}
+	kube, err := program.KubeConfig(o.Kubeconfig, "nexus-webhooks-dispatcher/"+version)
+	if err != nil {
+		return err
+	}
+	o.Kube, o.Version, o.Logger = kube, version, program.NewLogger(stderr, o.LogLevel, o.LogFormat)
+	app, err := dispatcher.New(o)
+	if err != nil {
+		return err
+	}
+	return app.Run(ctx)
+}
