@@ -91,6 +91,7 @@ func (p programs) start(t *testing.T, environment ...string) *run {
 func (r *run) data(name string) string { return filepath.Join(r.directory, ".quickstart", name) }
 
 func (r *run) logTails(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"manager.log", "dispatcher.log"} {
 		text, err := os.ReadFile(r.data(name))
 		t.Logf("%s (%v):\n%s", name, err, text[max(0, len(text)-8000):])
