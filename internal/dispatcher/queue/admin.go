@@ -71,7 +71,7 @@ func (q *Queue) Cancel(ctx context.Context, subscriptionIDs []string) error {
 		q.configured.Delete(id)
 		k := q.shards[shardOf(id, len(q.shards))].keys
 		for left := int64(1); left > 0; {
-			reply, err := q.run(ctx, cancelScript, k, []any{"", id, cancelStep, milliseconds(goneMemory)})
+			reply, err := q.run(ctx, cancelScript, k, []any{"", id, cancelStep})
 			if err != nil {
 				return fmt.Errorf("cancel the deliveries of subscription %s: %w", id, err)
 			}
@@ -173,7 +173,7 @@ func parseStatistics(reply []any) []Statistics {
 			LastAttempt: moment(f[8]), LastSuccess: moment(f[9]), LastStatusCode: int(number(f[10])),
 			LastReason: text(f[11]), LastError: text(f[12]),
 			LatencySum: time.Duration(number(f[13])) * time.Millisecond, LatencyCount: number(f[14]),
-			BacklogFull: text(f[15]) == "1",
+			BacklogFull: number(f[15]) == 1,
 		})
 	}
 	return all

@@ -52,8 +52,6 @@ const (
 	maxSleep = 5 * time.Second
 	// callMemory is how long the latest publish call can be repeated after its answer was lost.
 	callMemory = 2 * time.Minute
-	// goneMemory is how long a cancelled subscription is known as gone, so that a late replica cannot revive it.
-	goneMemory = time.Hour
 )
 
 // Queue is the Redis queue. Its methods may be called by many goroutines.

@@ -189,7 +189,7 @@ func (r *rig) extend(args ...any) string {
 
 func (r *rig) cancel(sub string, most int) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(cancelScript, sub, most, 60_000))
+	return fmt.Sprint(r.run(cancelScript, sub, most))
 }
 
 // audit fails the test when the shard is not whole.
@@ -226,6 +226,9 @@ func (r *rig) content(ctx context.Context, key string) string {
 	r.t.Helper()
 	switch kind := r.client.Type(ctx, key).Val(); kind {
 	case "string":
+		if strings.HasPrefix(key, r.keys.prefix+"sub:") {
+			return hashText(r.subscription(ctx, key))
+		}
 		return r.client.Get(ctx, key).Val()
 	case "list":
 		return strings.Join(r.client.LRange(ctx, key, 0, -1).Val(), " ")
@@ -245,6 +248,21 @@ func (r *rig) content(ctx context.Context, key string) string {
 		r.t.Fatalf("key %s is a %s", key, kind)
 		return ""
 	}
+}
+
+// subscription unpacks what lib.lua keeps of one.
+func (r *rig) subscription(ctx context.Context, key string) map[string]string {
+	r.t.Helper()
+	values, err := r.client.Eval(ctx, `return cmsgpack.unpack(redis.call('GET', KEYS[1]))`, []string{key}).Slice()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	fields := map[string]string{}
+	for i, name := range strings.Fields("gen rate cap max act pau fr du inf ru rh cf rtry gone full ver ok fail canc" +
+		" lsum lcnt lat lok lst lrs ler") {
+		fields[name] = fmt.Sprint(values[i])
+	}
+	return fields
 }
 
 func hashText(fields map[string]string) string {

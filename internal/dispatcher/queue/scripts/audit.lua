@@ -76,7 +76,7 @@ if tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0) ~= bytes then report
 local function audit_ready(s)
   local score = call('ZSCORE', KEYS[1], s.id)
   local cap = s.cf >= failing_after and 1 or s.cap
-  local runs = not s.gone and s.act and not s.pau and s.fr + s.du > 0 and s.inf < cap
+  local runs = s.gone == 0 and s.act == 1 and s.pau == 0 and s.fr + s.du > 0 and s.inf < cap
     and (s.rate - s.ru - s.inf > 0 or s.ru > 0)
   if score and not runs then report(9, s.id) end
   if runs and not score then report(10, s.id) end
@@ -90,12 +90,15 @@ local function audit_rate(s)
   for _, n in ipairs(all) do sum = sum + tonumber(n) end
   if sum ~= s.ru then report(13, s.id) end
 end
+local all_subs = {}
+for id in pairs(subs) do all_subs[#all_subs + 1] = id end
+load(all_subs)
 for id, c in pairs(subs) do
-  local s = subscription(id)
+  local s = touched[id]
   if not s then
     report(12, id)
   else
-    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or (s.rtry ~= c.rtry and not s.gone) then report(8, id) end
+    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or (s.rtry ~= c.rtry and s.gone == 0) then report(8, id) end
     audit_rate(s)
     audit_ready(s)
   end

@@ -1,17 +1,15 @@
 -- cancel: a subscription is gone; ends what waits for it, one bounded step.
 -- KEYS  [1] ready
--- ARGV  [1] now  [2] sub  [3] most deliveries in this step  [4] ms for which it is remembered as gone afterwards
+-- ARGV  [1] now  [2] sub  [3] most deliveries in this step
 -- Returns {cancelled in this step, still waiting}. Call it until nothing waits; what is in flight ends as it ends.
 -- Never touches another subscription's deliveries; repeating it does no harm.
 local now, id, most = clock(), ARGV[2], tonumber(ARGV[3])
-local key = prefix .. 'sub:' .. id
 local s = subscription(id)
 if not s then
   call('SREM', prefix .. 'subs', id)
   return {0, 0}
 end
-s.gone = true
-set(s, 'gone', 1)
+s.gone = 1
 local ids = call('LPOP', prefix .. 'fresh:' .. id, most) or {}
 s.fr = s.fr - #ids
 if #ids < most then
@@ -31,18 +29,17 @@ for _, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
 end
 finish(ids, events, sizes)
 if #ids > 0 then
-  call('HINCRBY', key, 'canc', #ids)
+  s.canc = s.canc + #ids
   call('HINCRBY', prefix .. 'totals', 'canceled', #ids)
-  set(s, 'rtry', s.rtry - retrying)
+  s.rtry = s.rtry - retrying
 end
 local over = s.fr + s.du == 0
-if over then s.ru, s.rh, s.rolled = 0, 0, true end
+if over then s.ru, s.rh = 0, 0 end
 flush(now)
 if over then
   call('SREM', prefix .. 'subs', id)   -- not before: a dispatcher that finds it here goes on where another one died
   call('DEL', prefix .. 'rate:' .. id)
   call('ZREM', prefix .. 'dirty', id)
   call('ZREM', prefix .. 'urgent', id)
-  call('PEXPIRE', key, ARGV[4])
 end
 return {#ids, s.fr + s.du}

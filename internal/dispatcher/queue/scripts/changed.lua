@@ -2,17 +2,19 @@
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] 'dirty', 'urgent', or '' with [4...]  [3] most  [4...] subs
 -- Returns {sub, {field values} ...}. Writes nothing.
-local columns = {'ok', 'fail', 'canc', 'fr', 'du', 'inf', 'rtry', 'cf', 'lat', 'lok', 'lst', 'lrs', 'ler', 'lsum', 'lcnt',
-  'full', 'ver'}
 local list = {}
 if ARGV[2] ~= '' then
   list = call('ZRANGE', prefix .. ARGV[2], 0, tonumber(ARGV[3]) - 1)
 else
   for i = 4, #ARGV do list[#list + 1] = ARGV[i] end
 end
+load(list)
 local answer = {}
 for _, id in ipairs(list) do
+  local s = touched[id]
   answer[#answer + 1] = id
-  answer[#answer + 1] = call('HMGET', prefix .. 'sub:' .. id, unpack(columns))
+  answer[#answer + 1] = s and {
+    s.ok, s.fail, s.canc, s.fr, s.du, s.inf, s.rtry, s.cf, s.lat, s.lok, s.lst, s.lrs, s.ler, s.lsum, s.lcnt, s.full, s.ver
+  } or {}
 end
 return answer

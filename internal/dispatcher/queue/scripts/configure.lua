@@ -5,28 +5,47 @@
 -- Never lets an older generation undo a newer one, never brings a cancelled subscription back.
 local now = clock()
 whatever_the_memory()
-local answer, names = {-1}, {}
-for i = 2, #ARGV, 7 do
-  local id = ARGV[i]
-  local key = prefix .. 'sub:' .. id
-  local old = call('HMGET', key, 'gen', 'rate', 'cap', 'max', 'act', 'pau', 'gone')
-  local code, same = 1, old[1] and true
-  for f = 1, 6 do
-    if old[f] ~= ARGV[i + f] then same = false end
-  end
-  if old[7] == '1' or (old[1] and tonumber(old[1]) > tonumber(ARGV[i + 1])) then
+local answer, ids = {-1}, {}
+for i = 2, #ARGV, 7 do ids[#ids + 1] = ARGV[i] end
+load(ids)
+
+-- What is new starts with nothing.
+local function new(id)
+  local s = {
+    id = id, fr = 0, du = 0, inf = 0, ru = 0, rh = 0, cf = 0, rtry = 0, gone = 0, full = 0, ver = 0, ok = 0, fail = 0,
+    canc = 0, lsum = 0, lcnt = 0, lat = 0, lok = 0, lst = 0, lrs = '', ler = ''
+  }
+  touched[id] = s
+  return s
+end
+
+local names = {}
+order = {}   -- flush writes only what changed
+for n, id in ipairs(ids) do
+  local s, code, same = touched[id], 1, true
+  local i = 2 + 7 * (n - 1)
+  local gen = tonumber(ARGV[i + 1])
+  if s and (s.gone == 1 or s.gen > gen) then
     code = 2
-  elseif same then
-    code = 0
   else
-    call('HSET', key, 'gen', ARGV[i + 1], 'rate', ARGV[i + 2], 'cap', ARGV[i + 3], 'max', ARGV[i + 4],
-      'act', ARGV[i + 5], 'pau', ARGV[i + 6])
-    names[#names + 1] = id
+    s = s or new(id)
+    for f, field in ipairs({'gen', 'rate', 'cap', 'max', 'act', 'pau'}) do
+      local value = tonumber(ARGV[i + f])
+      if s[field] ~= value then
+        s[field] = value
+        same = false
+      end
+    end
+    if same then
+      code = 0
+    else
+      names[#names + 1] = id
+      order[#order + 1] = s
+    end
   end
-  answer[#answer + 1] = code
+  answer[n + 1] = code
 end
 variadic('SADD', prefix .. 'subs', names)
-for _, id in ipairs(names) do subscription(id) end
 flush(now)
 answer[1] = earliest
 return answer

@@ -40,7 +40,7 @@ local function reclaim()
     local sub, attempts, _, size, event = parse(records[i])
     local s = sub and subscription(sub)
     if s then s.inf = s.inf - 1 end
-    if s and not s.gone then
+    if s and s.gone == 0 then
       sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
     elseif sub then
@@ -66,6 +66,7 @@ local subs = {}
 if most > 0 then subs = call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, most) end
 local share = #subs > 0 and math.max(tonumber(ARGV[5]), math.ceil(most / #subs)) or 0
 local ids, owner = {}, {}
+load(subs)
 for _, id in ipairs(subs) do
   local s = subscription(id)
   local n, before = 0, #ids
@@ -101,7 +102,7 @@ local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0
 if #ids > 0 then
   token = call('HINCRBY', prefix .. 'totals', 'token', 1)
   local records = gather('HMGET', deliveries, ids)
-  local over = #ids + 1
+  local over, expiry = #ids + 1, string.format('%.0f', now + tonumber(ARGV[4]))
   for i, id in ipairs(ids) do
     local sub, _, _, size, event = parse(records[i])
     if not sub then   -- somebody removed its record: nothing is left to send
@@ -118,7 +119,7 @@ if #ids > 0 then
       end
       given[#given + 1] = id
       given[#given + 1] = records[i]
-      claims[#claims + 1] = now + tonumber(ARGV[4])
+      claims[#claims + 1] = expiry
       claims[#claims + 1] = token .. ':' .. id
       owner[i].turn = true
     end

@@ -8,20 +8,27 @@
 -- the event's id, followed by #ms where the publisher chose it and may choose it again after a day).
 -- A payload: type, a newline, body. `refs` counts its unfinished deliveries; one that is not there has one.
 -- A leased delivery is the member token:delivery of `leases`, scored by its expiry.
--- A subscription's hash:
+-- A subscription is one packed list, so that a batch reads and writes all of its subscriptions in one call each. Its
+-- places, in this order:
 --   gen rate cap max act pau   what configure set: generation, requests a minute, places, backlog bound, active, paused
+--                              (act, pau, gone and full are 1 or 0)
 --   fr du inf                  waiting in fresh, waiting in due, in flight
 --   ru rh                      requests in the rate window but not in flight, and the oldest second that has one
---   cf                         failed attempts since the last success
---   ok fail canc rtry          finished by outcome; unfinished ones that failed at least once
---   lsum lcnt lat lok lst lrs ler full   latency sum (ms) and count, times (ms) of the last attempt and success, its
---                              status, reason and error; 1 while the latest publish found the backlog full
---   ver                        grows with every change of the counters, over all subscriptions of the shard
+--   cf rtry                    failed attempts since the last success; unfinished deliveries that failed at least once
 --   gone                       1 once cancelled for good: takes nothing, its last leases end as they end
+--   full                       1 while the latest publish found the backlog full
+--   ver                        grows with every change of the counters, over all subscriptions of the shard
+--   ok fail canc               finished by outcome
+--   lsum lcnt                  latency sum (ms) and count of the attempts that were answered
+--   lat lok lst lrs ler        times (ms) of the last attempt and success; the last attempt's status, reason and error
 local prefix = string.sub(KEYS[1], 1, -6)
 local call = redis.call
 
+-- Servers that only speak Redis' protocol may lack MessagePack.
+local codec = rawget(_G, 'cmsgpack') or {pack = cjson.encode, unpack = cjson.decode}
+
 local window = 60000      -- ms in which at most `rate` requests start
+local gone_memory = 3600000   -- ms for which a cancelled subscription is known as gone, so that no late replica revives it
 local failing_after = 3   -- failed attempts in a row after which one place in flight must do
 
 local function clock()
@@ -36,15 +43,18 @@ local function whatever_the_memory()
   call('ZREM', prefix .. 'leases', '')
 end
 
--- Calls a variadic command in pieces that Lua's stack holds, each with the option in front. Pieces are of even length.
+-- Calls a variadic command in pieces that Lua's stack holds, each with the key, if any, and the option in front. Pieces
+-- are of even length.
 local function variadic(command, key, args, option)
   local n = #args
   for i = 1, n, 4000 do
     local last = math.min(i + 3999, n)
     if option then
       call(command, key, option, unpack(args, i, last))
-    else
+    elseif key then
       call(command, key, unpack(args, i, last))
+    else
+      call(command, unpack(args, i, last))
     end
   end
 end
@@ -53,10 +63,14 @@ end
 local function gather(command, key, args)
   local n = #args
   if n == 0 then return {} end
-  if n <= 4000 then return call(command, key, unpack(args)) end
+  if n <= 4000 then
+    if key then return call(command, key, unpack(args)) end
+    return call(command, unpack(args))
+  end
   local all = {}
   for i = 1, n, 4000 do
-    for _, v in ipairs(call(command, key, unpack(args, i, math.min(i + 3999, n)))) do all[#all + 1] = v end
+    local part = gather(command, key, {unpack(args, i, math.min(i + 3999, n))})
+    for _, v in ipairs(part) do all[#all + 1] = v end
   end
   return all
 end
@@ -67,34 +81,43 @@ local dirty, urgent = {}, {}   -- of these, whose counters, and whose health may
 local dry = false       -- nothing may be written
 local earliest = -1     -- the earliest score that this call put into `ready`
 
--- What subscription() reads. A script may append fields before its first call; their values are s.more[1...].
-local fields = {'gen', 'rate', 'cap', 'max', 'act', 'pau', 'fr', 'du', 'inf', 'ru', 'rh', 'cf', 'rtry', 'gone'}
-local own = #fields
-
--- The subscription's state, nil where the queue does not know it.
-local function subscription(id)
-  local s = touched[id]
-  if s ~= nil then return s or nil end
-  local v = call('HMGET', prefix .. 'sub:' .. id, unpack(fields))
-  if not v[1] then
-    touched[id] = false
-    return nil
+-- Reads subscriptions into `touched`, false where the queue does not know one.
+local function load(ids)
+  local keys, missing = {}, {}
+  for _, id in ipairs(ids) do
+    if touched[id] == nil then
+      touched[id] = false
+      missing[#missing + 1] = id
+      keys[#keys + 1] = prefix .. 'sub:' .. id
+    end
   end
-  s = {
-    id = id, gen = tonumber(v[1]), rate = tonumber(v[2]), cap = tonumber(v[3]), max = tonumber(v[4]),
-    act = v[5] == '1', pau = v[6] == '1', fr = tonumber(v[7]) or 0, du = tonumber(v[8]) or 0,
-    inf = tonumber(v[9]) or 0, ru = tonumber(v[10]) or 0, rh = tonumber(v[11]) or 0, cf = tonumber(v[12]) or 0,
-    rtry = tonumber(v[13]) or 0, gone = v[14] == '1', set = {}, more = {}
-  }
-  for i = own + 1, #fields do s.more[i - own] = v[i] end
-  touched[id] = s
-  order[#order + 1] = s
-  return s
+  if #keys == 0 then return end
+  for i, packed in ipairs(gather('MGET', nil, keys)) do
+    if packed then
+      local v, id = codec.unpack(packed), missing[i]
+      local s = {
+        id = id, gen = v[1], rate = v[2], cap = v[3], max = v[4], act = v[5], pau = v[6], fr = v[7], du = v[8],
+        inf = v[9], ru = v[10], rh = v[11], cf = v[12], rtry = v[13], gone = v[14], full = v[15], ver = v[16],
+        ok = v[17], fail = v[18], canc = v[19], lsum = v[20], lcnt = v[21], lat = v[22], lok = v[23], lst = v[24],
+        lrs = v[25], ler = v[26]
+      }
+      touched[id] = s
+      order[#order + 1] = s
+    end
+  end
 end
 
-local function set(s, field, value)
-  s.set[#s.set + 1] = field
-  s.set[#s.set + 1] = value
+local function pack(s)
+  return codec.pack({
+    s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full, s.ver,
+    s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler
+  })
+end
+
+-- One subscription, nil where the queue does not know it.
+local function subscription(id)
+  if touched[id] == nil then load({id}) end
+  return touched[id] or nil
 end
 
 -- Forgets the seconds of the rate window that are over. A second counts until its last instant is `window` old.
@@ -113,7 +136,6 @@ local function roll(s, now)
   end
   if not dry then variadic('HDEL', key, over) end
   s.ru, s.rh = used, oldest or 0
-  s.rolled = true
 end
 
 -- Counts n requests that were sent at the given time (ms) into the rate window.
@@ -124,7 +146,6 @@ local function charge(s, sent, n)
   end
   if s.ru == 0 or second < s.rh then s.rh = second end
   s.ru = s.ru + n
-  s.rolled = true
 end
 
 local function room(s)
@@ -136,7 +157,7 @@ end
 -- When the subscription may next be leased from, nil when it must not be in `ready`: it has nothing that waits, no
 -- place, or may not run.
 local function runnable(s, now)
-  if s.gone or not s.act or s.pau or s.fr + s.du == 0 then return nil end
+  if s.gone == 1 or s.act == 0 or s.pau == 1 or s.fr + s.du == 0 then return nil end
   local cap = s.cap
   if s.cf >= failing_after then cap = 1 end
   if s.inf >= cap then return nil end
@@ -157,7 +178,7 @@ end
 -- A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that had its
 -- turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
 local function flush(now)
-  local ready_new, ready_ahead, ready_rem = {}, {}, {}
+  local ready_new, ready_ahead, ready_rem, written, left = {}, {}, {}, {}, {}
   for _, s in ipairs(order) do
     local at = runnable(s, now)
     if at then
@@ -168,16 +189,12 @@ local function flush(now)
     else
       ready_rem[#ready_rem + 1] = s.id
     end
-    local v = s.set
-    v[#v + 1] = 'fr'; v[#v + 1] = s.fr
-    v[#v + 1] = 'du'; v[#v + 1] = s.du
-    v[#v + 1] = 'inf'; v[#v + 1] = s.inf
-    if s.rolled then
-      v[#v + 1] = 'ru'; v[#v + 1] = s.ru
-      v[#v + 1] = 'rh'; v[#v + 1] = s.rh
-    end
-    call('HSET', prefix .. 'sub:' .. s.id, unpack(v))
+    written[#written + 1] = prefix .. 'sub:' .. s.id
+    written[#written + 1] = pack(s)
+    if s.gone == 1 and s.fr + s.du == 0 then left[#left + 1] = s end
   end
+  variadic('MSET', nil, written)
+  for _, s in ipairs(left) do call('PEXPIRE', prefix .. 'sub:' .. s.id, gone_memory) end
   variadic('ZREM', KEYS[1], ready_rem)
   variadic('ZADD', KEYS[1], ready_new)
   variadic('ZADD', KEYS[1], ready_ahead, 'LT')
@@ -190,7 +207,7 @@ local function mark()
   local version = call('HINCRBY', prefix .. 'totals', 'version', 1)
   local first, latest = {}, {}
   for i, s in ipairs(dirty) do
-    set(s, 'ver', version)
+    s.ver = version
     first[2 * i - 1] = version
     first[2 * i] = s.id
   end
@@ -220,7 +237,6 @@ local function finish(ids, events, sizes)
   variadic('HDEL', prefix .. 'deliveries', ids)
   local names = {}
   for event in pairs(events) do names[#names + 1] = event end
-  table.sort(names)
   local refs, keep, drop, unref, bytes = gather('HMGET', prefix .. 'refs', names), {}, {}, {}, 0
   for i, event in ipairs(names) do
     local left = (tonumber(refs[i] or 1)) - events[event]

@@ -18,7 +18,6 @@ if before then
   if tonumber(number) > tonumber(ARGV[3]) then return {1} end
 end
 
-fields[own + 1], fields[own + 2] = 'full', 'fail'
 local waiting = call('HLEN', prefix .. 'deliveries')
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -37,7 +36,7 @@ end
 
 -- Puts one delivery into its subscription's queue; false where it ended at once.
 local function enqueue(s, delivery, size, key)
-  if s.gone then
+  if s.gone == 1 then
     totals.canceled = totals.canceled + 1
     return false
   end
@@ -62,7 +61,7 @@ end
 local function unknown(e)
   local list
   for _, target in ipairs(e.targets) do
-    if not subscription(target[1]) then
+    if not touched[target[1]] then
       list = list or {4}
       list[#list + 1] = target[1]
     end
@@ -80,7 +79,7 @@ local function take(e)
     local s = touched[target[1]]
     if enqueue(s, target[2], size, key) then
       queued = queued + 1
-    elseif not s.gone then
+    elseif s.gone == 0 then
       result[#result + 1] = s.id
     end
   end
@@ -98,12 +97,19 @@ local function take(e)
   return result
 end
 
-local i = 9
+local events, ids, i = {}, {}, 9
 for n = 1, tonumber(ARGV[8]) do
   local e = {id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3], targets = {}}
   local last = i + 4 + 2 * tonumber(ARGV[i + 4])
-  for t = i + 5, last, 2 do e.targets[#e.targets + 1] = {ARGV[t], ARGV[t + 1]} end
+  for t = i + 5, last, 2 do
+    e.targets[#e.targets + 1] = {ARGV[t], ARGV[t + 1]}
+    ids[#ids + 1] = ARGV[t]
+  end
+  events[n] = e
   i = last + 1
+end
+load(ids)
+for n, e in ipairs(events) do
   local result = seen(e) or unknown(e)
   if not result then
     if waiting + #e.targets > most or bytes + totals.bytes + #e.payload > most_bytes then
@@ -126,17 +132,14 @@ for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list
 for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[5]) end
 for _, s in ipairs(order) do
   local n = full[s.id]
-  if n then
-    set(s, 'fail', (tonumber(s.more[2]) or 0) + n)
-    if s.more[1] ~= '1' then
-      set(s, 'full', 1)
+  if n or fresh[s.id] then
+    dirty[#dirty + 1] = s
+    s.fail = s.fail + (n or 0)
+    if (s.full == 1) ~= (n ~= nil) then
+      s.full = n and 1 or 0
       urgent[#urgent + 1] = s
     end
-  elseif fresh[s.id] and s.more[1] == '1' then
-    set(s, 'full', 0)
-    urgent[#urgent + 1] = s
   end
-  if n or fresh[s.id] then dirty[#dirty + 1] = s end
 end
 mark()
 flush(now)

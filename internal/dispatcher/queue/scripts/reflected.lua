@@ -2,12 +2,14 @@
 -- KEYS  [1] ready
 -- ARGV  [1] now, then sub, version for each
 -- Returns how many have nothing more to reflect. One that changed after its version stays marked, behind the others.
-local n = 0
+local n, ids = 0, {}
+for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+load(ids)
 for i = 2, #ARGV, 2 do
   local id, version = ARGV[i], tonumber(ARGV[i + 1])
   local latest = call('ZSCORE', prefix .. 'urgent', id)
   if latest and tonumber(latest) <= version then call('ZREM', prefix .. 'urgent', id) end
-  latest = tonumber(call('HGET', prefix .. 'sub:' .. id, 'ver') or 0)
+  latest = touched[id] and touched[id].ver or 0
   if latest <= version then
     n = n + call('ZREM', prefix .. 'dirty', id)
   else

@@ -6,7 +6,6 @@
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
 whatever_the_memory()
-for i, field in ipairs({'ok', 'fail', 'lsum', 'lcnt'}) do fields[own + i] = field end
 local items, members, i = {}, {}, 3
 for n = 1, tonumber(ARGV[2]) do
   items[n] = {
@@ -94,7 +93,7 @@ for n, item in ipairs(valid) do
   local s = sub and subscription(sub)
   if s then s.inf = s.inf - 1 end
   local over = item.result == '0' or item.result == '2'
-  if not s or s.gone then
+  if not s or s.gone == 1 then
     local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
     totals[total] = totals[total] + 1
     over = sub ~= nil
@@ -135,19 +134,10 @@ for _, s in ipairs(order) do
   if sent[s.id] then roll(s, now) end
   for second, n in pairs(sent[s.id] or {}) do charge(s, second * 1000, n) end
   if c then
-    local last, ok = c.last, (tonumber(s.more[1]) or 0) + c.ok
-    set(s, 'ok', ok)
-    set(s, 'fail', (tonumber(s.more[2]) or 0) + c.fail)
-    set(s, 'lsum', (tonumber(s.more[3]) or 0) + c.lsum)
-    set(s, 'lcnt', (tonumber(s.more[4]) or 0) + c.lcnt)
-    set(s, 'cf', s.cf)
-    set(s, 'rtry', s.rtry)
-    set(s, 'lat', now)
-    set(s, 'lst', last.status)
-    set(s, 'lrs', last.reason)
-    set(s, 'ler', last.err)
-    if c.ok > 0 then set(s, 'lok', now) end
-    local first_success = c.ok > 0 and ok == c.ok
+    s.ok, s.fail, s.lsum, s.lcnt = s.ok + c.ok, s.fail + c.fail, s.lsum + c.lsum, s.lcnt + c.lcnt
+    s.lat, s.lst, s.lrs, s.ler = now, tonumber(c.last.status), c.last.reason, c.last.err
+    if c.ok > 0 then s.lok = now end
+    local first_success = c.ok > 0 and s.ok == c.ok
     if first_success or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
     dirty[#dirty + 1] = s
   end
