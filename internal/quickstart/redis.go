@@ -46,6 +46,7 @@ func checkRedis(ctx context.Context, o *Options, s *supervisor) error {
 		s.story.tell("redis", "yours, by REDIS_URL")
 		return nil
 	}
+	options.MaxRetries, options.DialerRetries = -1, 1 // once: a person waits, and can start it and try again
 	client := redis.NewClient(options)
 	defer func() { _ = client.Close() }() // it was only asked
 	if err := client.Ping(ctx).Err(); err != nil {
