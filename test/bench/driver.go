@@ -158,23 +158,23 @@ func (r *rig) publish(ctx context.Context, kind string, events int) error {
 	if kind == "fan10" {
 		groups = subscriptions / 10
 	}
-	client := &http.Client{Transport: &http.Transport{MaxIdleConns: publishers, MaxIdleConnsPerHost: publishers}}
 	var next atomic.Int64
 	var group sync.WaitGroup
 	var failed atomic.Value
 	for range publishers {
 		group.Go(func() {
+			p, err := dial(ctx, r.dispatcher.URL)
+			if err != nil {
+				failed.Store(err)
+				return
+			}
+			defer p.close()
 			for failed.Load() == nil {
 				i := next.Add(1) - 1
 				if i >= int64(events) {
 					return
 				}
-				status, answer, err := stack.Post(ctx, client, r.dispatcher.URL+"/api/v1/events",
-					event(kind, 0, fmt.Sprint(i%int64(groups))))
-				if err == nil && status != http.StatusAccepted {
-					err = fmt.Errorf("publish: %d %s", status, answer)
-				}
-				if err != nil {
+				if err := p.publish(event(kind, 0, fmt.Sprint(i%int64(groups)))); err != nil {
 					failed.Store(err)
 				}
 			}
