@@ -119,6 +119,14 @@ func says(text string) func(net.Conn) {
 	return func(conn net.Conn) { _, _ = io.WriteString(conn, text) }
 }
 
+// saysAndStays keeps the connection until the other side closes it.
+func saysAndStays(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		says(text)(conn)
+		_, _ = io.Copy(io.Discard, conn)
+	}
+}
+
 // newTransport allows loopback and trusts the certificate of every httptest server.
 func newTransport(tb testing.TB, servers ...*endpoint) *egress.Transport {
 	tb.Helper()

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,9 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/routing"
 )
+
+// whole compares what the queue keeps for itself in its types too.
+var whole = cmp.Exporter(func(reflect.Type) bool { return true })
 
 // routes is a table that a test changes.
 type routes struct {
@@ -134,7 +138,7 @@ func TestARefusedDeliveryIsTriedAgainByTheScheduleUntilTheBudgetIsUsedUp(t *test
 		Result: queue.Fail, StatusCode: 500, Reason: "server_error",
 		Error: "the endpoint answered 500 Internal Server Error",
 	}
-	if diff := cmp.Diff(want, r.one(testLease(6)), cmp.AllowUnexported(queue.Lease{})); diff != "" {
+	if diff := cmp.Diff(want, r.one(testLease(6)), whole); diff != "" {
 		t.Errorf("attempt 6 (-want +got):\n%s", diff)
 	}
 }
@@ -172,7 +176,7 @@ func TestWhatAnAnswerMeansForTheQueue(t *testing.T) {
 			if got.RetryAfter > 5*time.Second && got.RetryAfter <= 5500*time.Millisecond {
 				got.RetryAfter = 5 * time.Second // without the jitter
 			}
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(queue.Lease{})); diff != "" {
+			if diff := cmp.Diff(c.want, got, whole); diff != "" {
 				t.Errorf("settlement (-want +got):\n%s", diff)
 			}
 		})
@@ -206,7 +210,7 @@ func TestWhatCannotBeSentNowIsGivenBackUnsent(t *testing.T) {
 				t.Error("it was sent")
 				return nil, io.EOF
 			}), nil, c.route)
-			if diff := cmp.Diff(c.want, r.one(c.lease), cmp.AllowUnexported(queue.Lease{})); diff != "" {
+			if diff := cmp.Diff(c.want, r.one(c.lease), whole); diff != "" {
 				t.Errorf("settlement (-want +got):\n%s", diff)
 			}
 		})
@@ -217,7 +221,7 @@ func TestASettlementCarriesItsLease(t *testing.T) {
 	r := newRig(answers(200), nil, testRoute("https://endpoint.test/"))
 	lease := testLease(3)
 	r.Take([]queue.Lease{lease})
-	if diff := cmp.Diff(lease, (<-r.settled.all).Lease, cmp.AllowUnexported(queue.Lease{})); diff != "" {
+	if diff := cmp.Diff(lease, (<-r.settled.all).Lease, whole); diff != "" {
 		t.Errorf("lease (-want +got):\n%s", diff)
 	}
 }

@@ -335,7 +335,7 @@ func TestEachErrorKindByRealServers(t *testing.T) {
 		"not HTTP":                   {startRaw(t, says("220 mail.test ESMTP\r\n")), 0, ReasonInvalidResponse},
 		"a status that is no number": {startRaw(t, says("HTTP/1.1 abc OK\r\n\r\n")), 0, ReasonInvalidResponse},
 		"headers beyond the limit":   {startRaw(t, says("HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 100<<10)+"\r\n\r\n")), 0, ReasonInvalidResponse},
-		"another protocol":           {startRaw(t, says(upgrade)), 101, ReasonUnexpectedStatus},
+		"another protocol":           {startRaw(t, saysAndStays(upgrade)), 101, ReasonUnexpectedStatus},
 		"a status of another world":  {startRaw(t, says("HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n")), 999, ReasonUnexpectedStatus},
 		"a URL that is none":         {"https://%zz/?" + secretQuery, 0, ReasonInvalidRequest},
 		"a URL without a host":       {"https:///?" + secretQuery, 0, ReasonInvalidRequest},
@@ -349,6 +349,9 @@ func TestEachErrorKindByRealServers(t *testing.T) {
 			got := NewSender(transport, "dev").Send(t.Context(), testRoute(c.url), testLease(1))
 			if reason := Classify(got).Reason; got.StatusCode != c.status || reason != c.want {
 				t.Errorf("status %d, reason %q; want %d, %q (%v)", got.StatusCode, reason, c.status, c.want, got.Err)
+			}
+			if got.Duration > 5*time.Second {
+				t.Errorf("it took %v, as long as the timeout", got.Duration)
 			}
 			s := settlementOf(testLease(1), briefRetry, got, 0)
 			if s.Error == "" || len(s.Error) > maxError {
