@@ -89,6 +89,14 @@ func (p *process) await(ctx context.Context, c *child) error {
 	}
 }
 
+// buried waits for the end of c, which may be nil, and removes the pid: a stale one would mislead whoever kills by it.
+func (p *process) buried(c *child) {
+	if c != nil {
+		<-c.exited
+	}
+	_ = os.Remove(p.pid) // it may never have been written
+}
+
 // logEnd quotes the last lines of the log.
 func (p *process) logEnd() string {
 	text, err := os.ReadFile(p.log)

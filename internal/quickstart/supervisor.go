@@ -5,7 +5,6 @@ package quickstart
 
 import (
 	"context"
-	"os"
 	"sync"
 	"time"
 )
@@ -34,9 +33,7 @@ func (s *supervisor) start(ctx context.Context, p *process) error {
 	}
 	if err != nil {
 		cancel()
-		if c != nil {
-			<-c.exited
-		}
+		p.buried(c)
 		return err
 	}
 	var keeper sync.WaitGroup
@@ -44,7 +41,7 @@ func (s *supervisor) start(ctx context.Context, p *process) error {
 	s.stopped = append(s.stopped, func() {
 		cancel()
 		keeper.Wait()
-		_ = os.Remove(p.pid) // a stale pid would only mislead whoever kills by it
+		p.buried(nil)
 	})
 	return nil
 }

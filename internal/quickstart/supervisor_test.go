@@ -109,33 +109,51 @@ func TestAProgramThatDiesIsStartedAgain(t *testing.T) {
 
 func TestAProgramThatEndsBeforeItIsReadyIsAnErrorThatQuotesItsLog(t *testing.T) {
 	s := &supervisor{story: newStory(&transcript{})}
-	p := script(t, `echo "the disk is on fire" >&2; exit 3`)
+	p := script(t, `echo $$; echo "the disk is on fire" >&2; exit 3`)
 	err := s.start(t.Context(), p)
 	for _, want := range []string{"program ended before it was ready", "exit status 3", "the disk is on fire", p.log} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("start() = %v, want an error with %q", err, want)
 		}
 	}
-	if runs(pidOf(t, p)) {
+	wantNothingLeft(t, p)
+}
+
+// wantNothingLeft is for a script whose first line of output is its pid.
+func wantNothingLeft(t *testing.T, p *process) {
+	t.Helper()
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(log), "\n")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runs(pid) {
 		t.Error("the program still runs")
+	}
+	if _, err := os.Stat(p.pid); !os.IsNotExist(err) {
+		t.Errorf("the pid file is still there (%v)", err)
 	}
 }
 
 func TestTheEndDuringAStartLeavesNothingRunning(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &supervisor{story: newStory(&transcript{})}
-	p := script(t, `exec sleep 1000`)
-	probe := p.ready
-	p.ready = func(ctx context.Context) error {
+	p := script(t, `echo $$; exec sleep 1000`)
+	p.ready = func(context.Context) error {
+		if log, err := os.ReadFile(p.log); err != nil || len(log) == 0 {
+			return errors.New("it has not said its pid yet")
+		}
 		cancel()
-		return probe(ctx)
+		return errors.New("it is never ready")
 	}
 	if err := s.start(ctx, p); err == nil {
 		t.Fatal("start() = nil for a program that never was ready")
 	}
-	if runs(pidOf(t, p)) {
-		t.Error("the program still runs")
-	}
+	wantNothingLeft(t, p)
 }
 
 func TestAProgramThatIgnoresSIGTERMIsKilled(t *testing.T) {
