@@ -4,11 +4,13 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync"
@@ -57,7 +59,8 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 	started := time.Now()
 	e := Exchange{}
 	clock := &sendClock{started: started}
-	req, err := s.request(ctx, route, lease, clock)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop})
+	req, err := s.request(ctx, route, lease)
 	if err != nil {
 		e.Err = err
 	} else {
@@ -83,9 +86,7 @@ func (s *Sender) exchange(req *http.Request, e *Exchange) {
 	_ = res.Body.Close() // nothing is left to be lost
 }
 
-func (s *Sender) request(
-	ctx context.Context, route *routing.Route, lease queue.Lease, clock *sendClock,
-) (*http.Request, error) {
+func (s *Sender) request(ctx context.Context, route *routing.Route, lease queue.Lease) (*http.Request, error) {
 	endpoint, err := url.Parse(route.URL)
 	if err != nil || endpoint.Host == "" {
 		return nil, &RequestError{Part: "url"} // the error would show the URL
@@ -99,10 +100,10 @@ func (s *Sender) request(
 		URL:           endpoint,
 		Host:          endpoint.Host,
 		Header:        header,
-		Body:          &requestBody{rest: lease.Body, clock: clock},
+		Body:          inMemory(lease.Body),
 		ContentLength: int64(len(lease.Body)),
 		// Lets the transport send again what it could not write because a kept connection had just been closed.
-		GetBody: func() (io.ReadCloser, error) { return &requestBody{rest: lease.Body, clock: clock}, nil },
+		GetBody: func() (io.ReadCloser, error) { return inMemory(lease.Body), nil },
 	}
 	return template.WithContext(ctx), nil
 }
@@ -155,7 +156,10 @@ type sendClock struct {
 	after   atomic.Int64 // nanoseconds from started until then, 0 while it was not
 }
 
-func (c *sendClock) stop() { c.after.Store(max(1, int64(time.Since(c.started)))) }
+// stop notes that the request was written, or broke off after a part of it may have gone out.
+func (c *sendClock) stop(httptrace.WroteRequestInfo) {
+	c.after.Store(max(1, int64(time.Since(c.started))))
+}
 
 // ago returns how long before now the request was written, and whether it was.
 func (c *sendClock) ago(now time.Time) (time.Duration, bool) {
@@ -166,28 +170,8 @@ func (c *sendClock) ago(now time.Time) (time.Duration, bool) {
 	return max(0, now.Sub(c.started)-time.Duration(after)), true
 }
 
-// requestBody stops the clock when it was read to its end. The transport looks for that end only after it has passed
-// on all that came before. It has no WriteTo, which would lead around Read.
-type requestBody struct {
-	rest  []byte
-	ended bool
-	clock *sendClock
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	n := copy(p, b.rest)
-	b.rest = b.rest[n:]
-	if n > 0 || len(p) == 0 {
-		return n, nil
-	}
-	if !b.ended {
-		b.ended = true
-		b.clock.stop()
-	}
-	return 0, io.EOF
-}
-
-func (b *requestBody) Close() error { return nil }
+// inMemory is a body of a kind that the transport knows to be at hand, so that it writes headers and body at once.
+func inMemory(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }
 
 var buffers = sync.Pool{New: func() any { return new([4096]byte) }}
 
