@@ -106,6 +106,19 @@ func TestCancelScript(t *testing.T) {
 				"sub:s1 (ttl)": "g1 r60 c1 m9 a1 p0 canc=2 cf=1 gone=1 inf=1 lat=1000000 ver=2",
 			},
 		},
+		"the payload goes with its last delivery": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2"})
+			},
+			call:   func(r *rig) string { return r.cancel("s1", 9) },
+			answer: "[2 0]",
+			want: map[string]string{
+				"deliveries": "-", "payloads": "-", "refs": "-", "fresh:s1": "-", "ready": "-", "subs": "s2", "dirty": "-",
+				"totals": "bytes=0 canceled=2 events=1 version=1", "sub:s1": "-",
+				"sub:s1 (ttl)": "g1 r60 c2 m3 a1 p0 canc=2 gone=1 ver=1",
+			},
+		},
 		"a repetition does no harm": {
 			seed: func(r *rig) {
 				waiting(r)

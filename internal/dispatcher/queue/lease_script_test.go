@@ -323,6 +323,19 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 				"sleepers": "me@1005000",
 			},
 		},
+		"what is in flight counts as sent": {
+			seed: func(r *rig) {
+				r.configure("s1 1 2 10 10 1 0")
+				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2 s1/d3"})
+				r.lease(claim{most: 1})
+			},
+			call:   func(r *rig) string { return r.lease(claim{}) },
+			answer: "[2 1000000 1020000 0 [d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			want: map[string]string{
+				"fresh:s1": "d3", "ready": "-", "leases": "1:d1@1020000 2:d2@1020000", "sleepers": "me@1005000",
+				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=2 ver=1", "totals": "bytes=4 events=1 token=2 version=1",
+			},
+		},
 		"a lowered rate sends it to the end of its window": {
 			seed: func(r *rig) {
 				sent(r)

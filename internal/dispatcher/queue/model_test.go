@@ -1,0 +1,391 @@
+package queue
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+)
+
+// model is the queue as its contract has it, in plain Go: it counts anew what the scripts keep in counters.
+type model struct {
+	now        int64
+	subs       map[string]*modelSub
+	deliveries map[string]*modelDelivery
+	payloads   map[string]string
+	seen       map[string]pub
+	ready      map[string]int64
+	dirty      map[string]int64
+	urgent     map[string]int64
+	version    int64
+	token      int
+	totals     map[string]int64
+	most       int
+	bytes      int
+}
+
+type modelSub struct {
+	id                              string
+	generation, rate, places, limit int
+	active, paused, gone, known     bool
+	fresh                           []string
+	sent                            []int64 // when requests were sent, by the end of their second
+	failures                        int
+	counts                          map[string]string
+	full                            bool
+	cancelled                       bool // to its last delivery
+}
+
+type modelDelivery struct {
+	id, sub, payload string
+	attempts         int
+	created          int64
+	due              int64  // -1: in fresh or leased
+	lease            string // "token:delivery", "" if not leased
+	expiry           int64
+}
+
+func newModel(most, bytes int) *model {
+	return &model{
+		now: start, subs: map[string]*modelSub{}, deliveries: map[string]*modelDelivery{}, payloads: map[string]string{},
+		seen: map[string]pub{}, ready: map[string]int64{}, dirty: map[string]int64{}, urgent: map[string]int64{},
+		totals: map[string]int64{}, most: most, bytes: bytes,
+	}
+}
+
+func (m *model) of(sub string, in func(*modelDelivery) bool) []*modelDelivery {
+	var list []*modelDelivery
+	for _, d := range m.deliveries {
+		if d.sub == sub && in(d) {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b *modelDelivery) int {
+		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.id, b.id))
+	})
+	return list
+}
+
+func isDue(d *modelDelivery) bool    { return d.due >= 0 }
+func isLeased(d *modelDelivery) bool { return d.lease != "" }
+
+func (m *model) due(s *modelSub) []*modelDelivery { return m.of(s.id, isDue) }
+func (m *model) inFlight(s *modelSub) int         { return len(m.of(s.id, isLeased)) }
+
+func (m *model) used(s *modelSub) int {
+	n := 0
+	for _, end := range s.sent {
+		if end+60_000 > m.now {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *modelSub) placesNow() int {
+	if s.failures >= 3 {
+		return 1
+	}
+	return s.places
+}
+
+func (m *model) room(s *modelSub) int {
+	return min(s.placesNow()-m.inFlight(s), s.rate-m.used(s)-m.inFlight(s))
+}
+
+// runs says when a subscription may next be leased from, -1 if a change of another kind must come first.
+func (m *model) runs(s *modelSub) int64 {
+	due := m.due(s)
+	if s.gone || !s.active || s.paused || len(s.fresh)+len(due) == 0 || m.inFlight(s) >= s.placesNow() {
+		return -1
+	}
+	at := m.now
+	if len(s.fresh) == 0 {
+		at = max(at, due[0].due)
+	}
+	if m.used(s)+m.inFlight(s) < s.rate {
+		return at
+	}
+	var counted []int64
+	for _, end := range s.sent {
+		if end+60_000 > m.now {
+			counted = append(counted, end)
+		}
+	}
+	if len(counted) == 0 {
+		return -1
+	}
+	return max(at, slices.Min(counted)+60_000)
+}
+
+// touch puts subscriptions into the line or takes them out. Who had a turn starts anew, others only move ahead.
+func (m *model) touch(turn map[string]bool, ids ...string) {
+	for _, id := range ids {
+		at := m.runs(m.subs[id])
+		old, in := m.ready[id]
+		switch {
+		case at < 0:
+			delete(m.ready, id)
+		case turn[id] || !in || at < old:
+			m.ready[id] = at
+		}
+	}
+}
+
+func (m *model) mark(changed, urgent []string) {
+	if len(changed) == 0 {
+		return
+	}
+	m.version++
+	for _, id := range changed {
+		m.subs[id].counts["ver"] = strconv.FormatInt(m.version, 10)
+		if _, ok := m.dirty[id]; !ok {
+			m.dirty[id] = m.version
+		}
+	}
+	for _, id := range urgent {
+		m.urgent[id] = m.version
+	}
+}
+
+func (s *modelSub) add(field string, n int) {
+	old, _ := strconv.Atoi(s.counts[field])
+	s.counts[field] = strconv.Itoa(old + n)
+}
+
+func (m *model) configure(id string, generation, rate, places, limit int, active, paused bool) int {
+	s := m.subs[id]
+	if s == nil {
+		s = &modelSub{id: id, counts: map[string]string{}}
+		m.subs[id] = s
+	}
+	wanted := modelSub{generation: generation, rate: rate, places: places, limit: limit, active: active, paused: paused}
+	is := modelSub{generation: s.generation, rate: s.rate, places: s.places, limit: s.limit, active: s.active, paused: s.paused}
+	switch {
+	case s.gone || generation < s.generation:
+		return 2
+	case s.known && fmt.Sprint(wanted) == fmt.Sprint(is):
+		return 0
+	}
+	s.known, s.generation, s.rate, s.places, s.limit = true, generation, rate, places, limit
+	s.active, s.paused = active, paused
+	m.touch(nil, id)
+	return 1
+}
+
+func (m *model) storedBytes() int {
+	n := 0
+	for _, p := range m.payloads {
+		n += len(p)
+	}
+	return n
+}
+
+func (m *model) publish(events []pub, targets [][]Target) [][]string {
+	var answers [][]string
+	before := map[string]bool{}
+	full, queued, touched := map[string]int{}, map[string]bool{}, map[string]bool{}
+	for id, s := range m.subs {
+		before[id] = s.full
+	}
+	for i, e := range events {
+		answers = append(answers, m.publishOne(e, targets[i], full, queued, touched))
+	}
+	var changed, urgent []string
+	for id := range touched {
+		s := m.subs[id]
+		if full[id] > 0 {
+			s.add("fail", full[id])
+		}
+		if full[id] > 0 || queued[id] {
+			s.full = full[id] > 0
+			changed = append(changed, id)
+			if s.full != before[id] {
+				urgent = append(urgent, id)
+			}
+		}
+	}
+	m.mark(changed, urgent)
+	for id := range touched {
+		m.touch(nil, id)
+	}
+	return answers
+}
+
+func (m *model) publishOne(e pub, targets []Target, full map[string]int, queued, touched map[string]bool) []string {
+	if first, ok := m.seen[e.id]; ok && e.fingerprint != "" {
+		if first.fingerprint != e.fingerprint {
+			return []string{"2"}
+		}
+		return []string{"1", first.receipt}
+	}
+	unknown := []string{"4"}
+	for _, t := range targets {
+		if s := m.subs[t.SubscriptionID]; s == nil {
+			unknown = append(unknown, t.SubscriptionID)
+		} else {
+			touched[s.id] = true
+		}
+	}
+	if len(unknown) > 1 {
+		return unknown
+	}
+	if len(m.deliveries)+len(targets) > m.most || m.storedBytes()+len(e.payload) > m.bytes {
+		return []string{"3"}
+	}
+	answer, name := []string{"0"}, e.id
+	if e.fingerprint != "" {
+		m.seen[e.id] = e
+		name += "#" + strconv.FormatInt(m.now, 10)
+	}
+	m.totals["events"]++
+	for _, t := range targets {
+		s := m.subs[t.SubscriptionID]
+		switch {
+		case s.gone:
+			m.totals["canceled"]++
+		case len(m.of(s.id, func(*modelDelivery) bool { return true })) >= s.limit:
+			m.totals["failed"]++
+			full[s.id]++
+			answer = append(answer, s.id)
+		default:
+			d := &modelDelivery{id: t.DeliveryID, sub: s.id, payload: name, created: m.now, due: -1}
+			m.deliveries[d.id] = d
+			m.payloads[name] = e.payload
+			s.fresh = append(s.fresh, d.id)
+			queued[s.id] = true
+		}
+	}
+	return answer
+}
+
+// remove ends a delivery, and its payload with the last one.
+func (m *model) remove(id string) {
+	d := m.deliveries[id]
+	delete(m.deliveries, id)
+	for _, other := range m.deliveries {
+		if other.payload == d.payload {
+			return
+		}
+	}
+	delete(m.payloads, d.payload)
+}
+
+// putBack lets deliveries wait again: first attempts at the head in their order, later ones at once.
+func (m *model) putBack(list []*modelDelivery) {
+	heads := map[string][]string{}
+	for _, d := range list {
+		d.lease, d.expiry, d.due = "", 0, -1
+		if d.attempts > 0 {
+			d.due = m.now
+			continue
+		}
+		heads[d.sub] = append(heads[d.sub], d.id)
+	}
+	for sub, ids := range heads {
+		m.subs[sub].fresh = append(ids, m.subs[sub].fresh...)
+	}
+}
+
+func secondOf(ms int64) int64 { return (ms/1000 + 1) * 1000 }
+
+func (m *model) reclaim(most int) (expired []*modelDelivery) {
+	for _, d := range m.deliveries {
+		if d.lease != "" && d.expiry <= m.now {
+			expired = append(expired, d)
+		}
+	}
+	slices.SortFunc(expired, func(a, b *modelDelivery) int {
+		return cmp.Or(cmp.Compare(a.expiry, b.expiry), cmp.Compare(a.lease, b.lease))
+	})
+	expired = expired[:min(most, len(expired))]
+	var back []*modelDelivery
+	for _, d := range expired {
+		s := m.subs[d.sub]
+		if s.gone {
+			m.totals["canceled"]++
+			m.remove(d.id)
+			continue
+		}
+		s.sent = append(s.sent, secondOf(m.now))
+		back = append(back, d)
+	}
+	m.putBack(back)
+	return expired
+}
+
+// lease gives the deliveries in order, and those that were taken back.
+func (m *model) lease(c claim) (given, expired []*modelDelivery) {
+	expired = m.reclaim(c.expired)
+	touched, turn := map[string]bool{}, map[string]bool{}
+	for _, d := range expired {
+		touched[d.sub] = true
+	}
+	var line []string
+	for id, at := range m.ready {
+		if at <= m.now {
+			line = append(line, id)
+		}
+	}
+	sort.Slice(line, func(i, j int) bool {
+		a, b := m.ready[line[i]], m.ready[line[j]]
+		return a < b || a == b && line[i] < line[j]
+	})
+	line = line[:min(len(line), c.most)]
+	var picked []*modelDelivery
+	for _, id := range line {
+		touched[id] = true
+		mine := m.pick(m.subs[id], min(m.share(c, len(line)), c.most-len(picked)))
+		turn[id] = len(mine) == 0
+		if picked = append(picked, mine...); len(picked) >= c.most {
+			break
+		}
+	}
+	if len(picked) > 0 {
+		m.token++
+	}
+	given = m.claim(picked, c.bytes, turn)
+	for id := range touched {
+		m.touch(turn, id)
+	}
+	return given, expired
+}
+
+func (m *model) share(c claim, subs int) int { return max(c.share, (c.most+subs-1)/subs) }
+
+func (m *model) pick(s *modelSub, most int) []*modelDelivery {
+	n := min(most, m.room(s))
+	var picked []*modelDelivery
+	for _, d := range m.due(s) {
+		if len(picked) < n && d.due <= m.now {
+			picked = append(picked, d)
+		}
+	}
+	for len(picked) < n && len(s.fresh) > 0 {
+		picked = append(picked, m.deliveries[s.fresh[0]])
+		s.fresh = s.fresh[1:]
+	}
+	for _, d := range picked {
+		d.due, d.lease = -1, "picked"
+	}
+	return picked
+}
+
+func (m *model) claim(picked []*modelDelivery, most int, turn map[string]bool) (given []*modelDelivery) {
+	bytes, bodies := 0, map[string]bool{}
+	for i, d := range picked {
+		if !bodies[d.payload] {
+			bytes += len(m.payloads[d.payload])
+		}
+		if bytes > most && i > 0 {
+			m.putBack(picked[i:])
+			break
+		}
+		bodies[d.payload] = true
+		d.lease, d.expiry = fmt.Sprintf("%d:%s", m.token, d.id), m.now+leaseMillis
+		turn[d.sub] = true
+		given = append(given, d)
+	}
+	return given
+}
