@@ -79,7 +79,8 @@ test: build ## Run all tests, with the race detector, against a real API server 
 .PHONY: bench
 bench: ## Measure deliveries a second, latency and what they cost, beside the bare HTTP client.
 	@hack/ensure-packages redis-server
-	go run ./test/bench $(BENCH_FLAGS)
+	@hack/ensure-tools kubernetes etcd
+	@KUBEBUILDER_ASSETS=$(ASSETS) go run ./test/bench $(BENCH_FLAGS)
 
 ##@ Build
 
