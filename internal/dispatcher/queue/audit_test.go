@@ -87,7 +87,7 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			return []any{[]any{"HINCRBY", key(r, "rate:s3"), "1000", 1}}
 		}},
 		"one that comes too late": {code: 14, want: "s3", torn: func(r *rig) []any {
-			return []any{[]any{"ZADD", r.keys.ready(), start + 5001, "s3"}}
+			return []any{[]any{"ZADD", r.keys.ready(), begin + 5001, "s3"}}
 		}},
 	}
 	for name, c := range cases {

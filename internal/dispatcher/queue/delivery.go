@@ -79,6 +79,16 @@ type Settlement struct {
 	repeated bool // brought before, but the answer got lost: it may be settled already
 }
 
+// Reasons of a failed attempt that say something of the endpoint as a whole, beside those that its sender chooses.
+const (
+	ReasonGone         = "gone"          // it answered 410
+	ReasonEgressDenied = "egress_denied" // the egress policy forbids its address
+)
+
+// FailingAfter is how many failed attempts in a row make a subscription fail: then one place in flight must do, until a
+// success. scripts/lib.lua has the same number.
+const FailingAfter = 3
+
 // Limits are what the queue must know of a subscription.
 type Limits struct {
 	SubscriptionID string

@@ -61,7 +61,7 @@ type modelClaim struct {
 
 func newMachine(t *testing.T, rt *rapid.T, client *redis.Client) *machine {
 	m := &machine{
-		rig:   &rig{t: t, client: client, keys: newKeys("m", 0), now: start, most: 14, bytes: 120},
+		rig:   &rig{t: t, client: client, keys: newKeys("m", 0), now: begin, most: 14, bytes: 120},
 		began: map[string]bool{}, order: map[string]int{}, rates: map[string]int{}, sent: map[string][]int64{},
 	}
 	m.model = newModel(m.most, m.bytes)

@@ -48,7 +48,7 @@ type modelDelivery struct {
 
 func newModel(most, bytes int) *model {
 	return &model{
-		now: start, subs: map[string]*modelSub{}, deliveries: map[string]*modelDelivery{}, payloads: map[string]string{},
+		now: begin, subs: map[string]*modelSub{}, deliveries: map[string]*modelDelivery{}, payloads: map[string]string{},
 		seen: map[string]pub{}, ready: map[string]int64{}, dirty: map[string]int64{}, urgent: map[string]int64{},
 		totals: map[string]int64{}, most: most, bytes: bytes,
 	}

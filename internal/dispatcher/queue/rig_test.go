@@ -43,8 +43,8 @@ var prefixes atomic.Int64
 
 func newPrefix() string { return "t" + strconv.FormatInt(prefixes.Add(1), 10) }
 
-// start is the time at which the tests of scripts begin, in ms.
-const start = 1_000_000
+// begin is the time at which the tests of scripts begin, in ms.
+const begin = 1_000_000
 
 // rig calls the scripts on one shard, at a time that the test sets.
 type rig struct {
@@ -60,7 +60,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	client := common.Client()
-	r := &rig{t: t, client: client, keys: newKeys(newPrefix(), 0), now: start, most: 1000, bytes: 1 << 20}
+	r := &rig{t: t, client: client, keys: newKeys(newPrefix(), 0), now: begin, most: 1000, bytes: 1 << 20}
 	t.Cleanup(func() { _ = client.Close() })
 	return r
 }
