@@ -30,6 +30,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/intake"
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/reflector"
 	"nexus.io/webhooks/internal/dispatcher/watch"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
@@ -37,15 +38,16 @@ import (
 
 // App is one dispatcher.
 type App struct {
-	o       Options
-	log     *slog.Logger
-	redis   queue.Client
-	queue   *queue.Queue
-	watcher *watch.Watcher
-	pool    *delivery.Pool
-	api     *listener
-	metrics *listener
-	checked chan struct{} // closed once Redis was found to suit
+	o         Options
+	log       *slog.Logger
+	redis     queue.Client
+	queue     *queue.Queue
+	watcher   *watch.Watcher
+	pool      *delivery.Pool
+	reflector *reflector.Reflector
+	api       *listener
+	metrics   *listener
+	checked   chan struct{} // closed once Redis was found to suit
 }
 
 // listener is a server with the socket that it will serve.
@@ -150,6 +152,10 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 		}),
 		MaxInFlight: a.o.MaxInFlight, MaxInFlightBytes: a.o.MaxInFlightMB << 20,
 		MaxSubscriberLabels: a.o.MetricsSubscriptions,
+	})
+	a.reflector, err = reflector.New(reflector.Options{
+		Config: a.o.Kube, Namespace: a.o.Namespace, Identity: a.o.Name, Queue: a.queue, Subscriptions: a.watcher,
+		WritesPerSecond: float64(a.o.StatusWritesPerSec), Log: a.log,
 	})
 	return err
 }
@@ -264,6 +270,7 @@ func (a *App) work(serving, working context.Context) error {
 	group := errgroup.Group{}
 	group.Go(func() error { return a.queue.Run(working, a.pool) })
 	group.Go(func() error { return a.watcher.Run(serving) })
+	group.Go(func() error { return a.reflector.Run(serving) })
 	return group.Wait()
 }
 

@@ -34,7 +34,7 @@ type Reason string
 // The reasons. ReasonNone is that of a success.
 const (
 	ReasonNone             Reason = ""
-	ReasonGone             Reason = "gone"              // 410: the endpoint wants no more
+	ReasonGone             Reason = queue.ReasonGone    // 410: the endpoint wants no more
 	ReasonRedirect         Reason = "redirect"          // 3xx, which is not followed
 	ReasonThrottled        Reason = "throttled"         // 429
 	ReasonClientError      Reason = "client_error"      // any other 4xx
@@ -45,13 +45,13 @@ const (
 	ReasonRefused          Reason = "connection_refused"
 	ReasonUnreachable      Reason = "unreachable" // no route to the address
 	ReasonReset            Reason = "connection_reset"
-	ReasonTLS              Reason = "tls"                // the handshake failed
-	ReasonEgressDenied     Reason = "egress_denied"      // the policy forbids the address
-	ReasonInvalidRequest   Reason = "invalid_request"    // the route's URL or headers make no request
-	ReasonInvalidResponse  Reason = "invalid_response"   // not HTTP, or headers beyond the limit
-	ReasonTruncated        Reason = "truncated_response" // a 2xx whose body broke off
-	ReasonLocalLimit       Reason = "local_limit"        // this process ran out of descriptors, ports or memory
-	ReasonShutdown         Reason = "shutdown"           // cut off because this process stops
+	ReasonTLS              Reason = "tls"                    // the handshake failed
+	ReasonEgressDenied     Reason = queue.ReasonEgressDenied // the policy forbids the address
+	ReasonInvalidRequest   Reason = "invalid_request"        // the route's URL or headers make no request
+	ReasonInvalidResponse  Reason = "invalid_response"       // not HTTP, or headers beyond the limit
+	ReasonTruncated        Reason = "truncated_response"     // a 2xx whose body broke off
+	ReasonLocalLimit       Reason = "local_limit"            // this process ran out of descriptors, ports or memory
+	ReasonShutdown         Reason = "shutdown"               // cut off because this process stops
 	ReasonUnknown          Reason = "unknown"
 )
 
