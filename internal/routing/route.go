@@ -5,7 +5,7 @@
 // a Table holds the routes and finds those that an event matches.
 //
 // It promises that the time of a match grows with what matches and not with the number of routes, that one event
-// matches a route at most once, and that a Table never changes: a change makes another Table, at the cost of the change.
+// matches a route at most once, and that a Table never changes: a change makes another, at the cost of the change.
 // It is pure, and must not know where subscriptions come from nor what becomes of a match.
 package routing
 

@@ -84,7 +84,9 @@ func subscriptionClient(config *rest.Config) (rest.Interface, error) {
 	return client, nil
 }
 
-func informer(c cache.Getter, resource string, example runtime.Object, narrow func(*metav1.ListOptions)) cache.SharedIndexInformer {
+func informer(
+	c cache.Getter, resource string, example runtime.Object, narrow func(*metav1.ListOptions),
+) cache.SharedIndexInformer {
 	return cache.NewSharedIndexInformer(
 		cache.NewFilteredListWatchFromClient(c, resource, metav1.NamespaceAll, narrow), example, 0, cache.Indexers{})
 }

@@ -31,7 +31,9 @@ type worker struct {
 }
 
 func newWorker(w *Watcher) *worker {
-	return &worker{w: w, routes: map[key]string{}, refers: newReferences(), complains: &rate.Sometimes{Interval: complainEvery}}
+	return &worker{
+		w: w, routes: map[key]string{}, refers: newReferences(), complains: &rate.Sometimes{Interval: complainEvery},
+	}
 }
 
 // load makes the first complete table.
