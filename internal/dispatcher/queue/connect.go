@@ -2,6 +2,7 @@ package queue
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/url"
 	"strings"
@@ -17,6 +18,14 @@ const (
 	callTimeout = 4 * time.Second
 	dials       = 1 // the round trips repeat themselves; a publisher need not wait for more
 )
+
+// go-redis would write a line of its own for every attempt to connect; a shard says once that Redis is away.
+func init() { redis.SetLogger(silence{}) }
+
+type silence struct{}
+
+// Printf implements go-redis' logger.
+func (silence) Printf(context.Context, string, ...any) {}
 
 // Client is a connection to Redis, whatever it consists of.
 type Client = redis.UniversalClient

@@ -53,18 +53,20 @@ func (q *Queue) Settle(settlement Settlement) {
 	s.wakeUp()
 }
 
-// run makes round trips until ctx ends, then settles what is left within the time of one lease.
+// run makes round trips until ctx ends, then settles what is left within the time of one lease. A round trip is not
+// broken off: its publishers and its leases need the answer.
 func (s *shard) run(ctx context.Context) error {
+	whole := context.WithoutCancel(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return s.finish(context.WithoutCancel(ctx))
+			return s.finish(whole)
 		case <-s.kick:
 		case <-timer.C:
 		}
-		timer.Reset(s.turn(ctx))
+		timer.Reset(s.trip(whole, s.gather()))
 	}
 }
 
@@ -105,11 +107,6 @@ func (s *shard) end() {
 
 var errStopped = fmt.Errorf("%w: this dispatcher has stopped", ErrUnavailable)
 
-// turn makes one round trip and returns how long there is nothing to do unless somebody kicks.
-func (s *shard) turn(ctx context.Context) time.Duration {
-	return s.trip(ctx, s.gather())
-}
-
 // batch is the work of one round trip.
 type batch struct {
 	publishes   []*publishCall
@@ -140,7 +137,7 @@ func (s *shard) gather() batch {
 }
 
 // trip publishes, settles, extends and leases, in this order, so that what was just published or freed can be leased
-// at once.
+// at once. It returns how long there is nothing to do unless somebody kicks.
 func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	started := time.Now()
 	room := s.q.reserve(s)
