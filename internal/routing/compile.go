@@ -107,13 +107,15 @@ func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, secret SecretGe
 
 func signingKey(sub *v1alpha1.WebhookSubscription, secret SecretGetter) ([]byte, *hold) {
 	ref := sub.SigningKey()
-	s, value, problem := lookUp(sub.Namespace, ref, secret)
+	// Whoever can make a Secret of that name must not choose the key of a subscription that did not name it.
+	if s := secret(sub.Namespace, ref.Name); sub.GeneratesSigningKey() && s != nil && !metav1.IsControlledBy(s, sub) {
+		return nil, &hold{v1alpha1.ReasonSecretConflict,
+			fmt.Sprintf("Secret %q does not belong to this subscription: delete or rename it, "+
+				"or name it in spec.signing.secretRef", ref.Name)}
+	}
+	value, problem := lookUp(sub.Namespace, ref, secret)
 	if problem != nil {
 		return nil, problem
-	}
-	if owner := metav1.GetControllerOf(s); sub.GeneratesSigningKey() && owner != nil && owner.UID != sub.UID {
-		return nil, &hold{v1alpha1.ReasonSecretConflict,
-			fmt.Sprintf("Secret %q belongs to %s %q", ref.Name, owner.Kind, owner.Name)}
 	}
 	if n := len(value); n < v1alpha1.MinSigningKeyLength || n > v1alpha1.MaxSigningKeyLength {
 		return nil, &hold{v1alpha1.ReasonSecretKeyInvalid,
@@ -132,34 +134,35 @@ func compileHeader(namespace string, h v1alpha1.Header, secret SecretGetter) (He
 		return header, nil
 	}
 	ref := h.ValueFrom.SecretKeyRef
-	_, value, problem := lookUp(namespace, ref, secret)
+	value, problem := lookUp(namespace, ref, secret)
 	if problem != nil {
 		return Header{}, problem
 	}
-	if !httpguts.ValidHeaderFieldValue(string(value)) {
+	if len(value) > v1alpha1.MaxHeaderValueLength || !httpguts.ValidHeaderFieldValue(string(value)) {
 		return Header{}, &hold{v1alpha1.ReasonSecretKeyInvalid,
-			fmt.Sprintf("key %q of Secret %q is no value for header %s: it must be one line without control characters",
-				ref.Key, ref.Name, h.Name)}
+			fmt.Sprintf("key %q of Secret %q is no value for header %s: it must be one line of at most %d bytes without "+
+				"control characters; a newline at its end is one too many", ref.Key, ref.Name, h.Name,
+				v1alpha1.MaxHeaderValueLength)}
 	}
 	return Header{Name: h.Name, Value: string(value), Secret: true}, nil
 }
 
 // lookUp reads a key of a Secret that has opted in to being read.
-func lookUp(namespace string, ref v1alpha1.SecretKeyReference, secret SecretGetter) (*corev1.Secret, []byte, *hold) {
+func lookUp(namespace string, ref v1alpha1.SecretKeyReference, secret SecretGetter) ([]byte, *hold) {
 	s := secret(namespace, ref.Name)
 	switch {
 	case s == nil:
-		return nil, nil, &hold{v1alpha1.ReasonSecretNotFound,
+		return nil, &hold{v1alpha1.ReasonSecretNotFound,
 			fmt.Sprintf("Secret %q is not there, or has not opted in to being read", ref.Name)}
 	case !v1alpha1.SecretReadable(string(s.Type), s.Labels):
-		return nil, nil, &hold{v1alpha1.ReasonSecretNotReadable,
+		return nil, &hold{v1alpha1.ReasonSecretNotReadable,
 			fmt.Sprintf("Secret %q has not opted in to being read: give it the label %s=%q", ref.Name,
 				v1alpha1.LabelReadable, v1alpha1.LabelReadableValue)}
 	case len(s.Data[ref.Key]) == 0:
-		return nil, nil, &hold{v1alpha1.ReasonSecretKeyMissing,
+		return nil, &hold{v1alpha1.ReasonSecretKeyMissing,
 			fmt.Sprintf("Secret %q has no key %q, or an empty one", ref.Name, ref.Key)}
 	}
-	return s, s.Data[ref.Key], nil
+	return s.Data[ref.Key], nil
 }
 
 // SecretNames lists the Secrets that a subscription refers to, each once.

@@ -35,6 +35,13 @@ func subscription(change func(*v1alpha1.WebhookSubscription)) *v1alpha1.WebhookS
 	return sub
 }
 
+// generated is the Secret that the manager makes for subscription, with this data.
+func generated(data map[string]string) *corev1.Secret {
+	s := readable("ci-signing", data)
+	s.OwnerReferences = []metav1.OwnerReference{{Kind: "WebhookSubscription", Name: "ci", UID: "uid-1", Controller: ptr(true)}}
+	return s
+}
+
 func readable(name string, data map[string]string) *corev1.Secret {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "team-a"},
@@ -61,7 +68,7 @@ func getter(secrets ...*corev1.Secret) SecretGetter {
 func ptr[T any](v T) *T { return &v }
 
 func TestCompileFillsInDefaults(t *testing.T) {
-	got := Compile(subscription(nil), getter(readable("ci-signing", map[string]string{"secret": signingKeyText})), defaults)
+	got := Compile(subscription(nil), getter(generated(map[string]string{"secret": signingKeyText})), defaults)
 	want := &Route{
 		ID: event.SubscriptionID("uid-1"), Namespace: "team-a", Name: "ci", UID: "uid-1", Generation: 3,
 		Active: true, Events: []string{"build.completed"}, URL: "https://app.example/hook",
@@ -120,7 +127,7 @@ func TestRetryOfTheSpecWinsOverDefaultsThatContradictIt(t *testing.T) {
 }
 
 func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
-	good := readable("ci-signing", map[string]string{"secret": signingKeyText})
+	good := generated(map[string]string{"secret": signingKeyText})
 	withHeader := func(s *v1alpha1.WebhookSubscription) {
 		s.Spec.Headers = []v1alpha1.Header{{Name: "Authorization", ValueFrom: &v1alpha1.HeaderValueSource{
 			SecretKeyRef: v1alpha1.SecretKeyReference{Name: "auth", Key: "token"}}}}
@@ -129,25 +136,44 @@ func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
 	closed.Type = corev1.SecretTypeOpaque
 	labelled := readable("auth", map[string]string{"token": "Bearer x"})
 	labelled.Type, labelled.Labels = corev1.SecretTypeOpaque, map[string]string{v1alpha1.LabelReadable: "true"}
-	taken := good.DeepCopy()
-	taken.OwnerReferences = []metav1.OwnerReference{{Kind: "WebhookSubscription", Name: "ci", UID: "older", Controller: ptr(true)}}
-	own := good.DeepCopy()
-	own.OwnerReferences = []metav1.OwnerReference{{Kind: "WebhookSubscription", Name: "ci", UID: "uid-1", Controller: ptr(true)}}
+	header := func(value string) []*corev1.Secret {
+		return []*corev1.Secret{good, readable("auth", map[string]string{"token": value})}
+	}
+	taken, unowned, merelyOwned := good.DeepCopy(), good.DeepCopy(), good.DeepCopy()
+	taken.OwnerReferences[0].UID = "older"
+	unowned.OwnerReferences = nil
+	merelyOwned.OwnerReferences[0].Controller = nil
+	named := func(s *v1alpha1.WebhookSubscription) {
+		s.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "ci-signing"}}
+	}
 
 	cases := map[string]struct {
 		change  func(*v1alpha1.WebhookSubscription)
 		secrets []*corev1.Secret
 		hold    string
 	}{
-		"the signing Secret is missing":                        {nil, nil, v1alpha1.ReasonSecretNotFound},
-		"the signing Secret is owned by the subscription":      {nil, []*corev1.Secret{own}, ""},
-		"the signing Secret belongs to another subscription":   {nil, []*corev1.Secret{taken}, v1alpha1.ReasonSecretConflict},
-		"the signing Secret has no such key":                   {nil, []*corev1.Secret{readable("ci-signing", nil)}, v1alpha1.ReasonSecretKeyMissing},
-		"the signing key is too short":                         {nil, []*corev1.Secret{readable("ci-signing", map[string]string{"secret": "short"})}, v1alpha1.ReasonSecretKeyInvalid},
-		"the Secret of a header is missing":                    {withHeader, []*corev1.Secret{good}, v1alpha1.ReasonSecretNotFound},
-		"the Secret of a header has not opted in":              {withHeader, []*corev1.Secret{good, closed}, v1alpha1.ReasonSecretNotReadable},
-		"the Secret of a header opted in by label":             {withHeader, []*corev1.Secret{good, labelled}, ""},
-		"the Secret of a header has a line break in its value": {withHeader, []*corev1.Secret{good, readable("auth", map[string]string{"token": "hidden-token\nX: y"})}, v1alpha1.ReasonSecretKeyInvalid},
+		"the signing Secret is missing":                         {nil, nil, v1alpha1.ReasonSecretNotFound},
+		"the signing Secret is the subscription's":              {nil, []*corev1.Secret{good}, ""},
+		"the signing Secret is another subscription's":          {nil, []*corev1.Secret{taken}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is nobody's":                        {nil, []*corev1.Secret{unowned}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is owned but not controlled":        {nil, []*corev1.Secret{merelyOwned}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is another's, and the spec says so": {named, []*corev1.Secret{taken}, ""},
+		"the signing Secret is nobody's, and empty": {nil, []*corev1.Secret{readable("ci-signing", nil)},
+			v1alpha1.ReasonSecretConflict},
+		"the signing Secret has no such key": {nil, []*corev1.Secret{generated(nil)}, v1alpha1.ReasonSecretKeyMissing},
+		"the signing key is too short": {nil, []*corev1.Secret{generated(map[string]string{"secret": "short"})},
+			v1alpha1.ReasonSecretKeyInvalid},
+		"the Secret of a header is missing":        {withHeader, []*corev1.Secret{good}, v1alpha1.ReasonSecretNotFound},
+		"the Secret of a header has not opted in":  {withHeader, []*corev1.Secret{good, closed}, v1alpha1.ReasonSecretNotReadable},
+		"the Secret of a header opted in by label": {withHeader, []*corev1.Secret{good, labelled}, ""},
+		"the value of a header breaks its line":    {withHeader, header("hidden-token\nX: y"), v1alpha1.ReasonSecretKeyInvalid},
+		"the value of a header ends in a newline":  {withHeader, header("hidden-token\n"), v1alpha1.ReasonSecretKeyInvalid},
+		"the value of a header has a NUL":          {withHeader, header("hidden-token\x00"), v1alpha1.ReasonSecretKeyInvalid},
+		"the value of a header has a tab and é":    {withHeader, header("a\té"), ""},
+		"the value of a header is as long as may be": {withHeader,
+			header(strings.Repeat("x", v1alpha1.MaxHeaderValueLength)), ""},
+		"the value of a header is too long": {withHeader,
+			header("hidden-token" + strings.Repeat("x", v1alpha1.MaxHeaderValueLength)), v1alpha1.ReasonSecretKeyInvalid},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -163,6 +189,9 @@ func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
 			}
 			if c.hold == "" && len(r.Keys) == 0 {
 				t.Error("route without hold has no key")
+			}
+			if c.hold == v1alpha1.ReasonSecretConflict && len(r.Keys) > 0 {
+				t.Error("route has somebody else's key")
 			}
 		})
 	}

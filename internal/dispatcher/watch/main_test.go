@@ -288,11 +288,15 @@ func (b *bench) subscribe(name string) *v1alpha1.WebhookSubscription {
 	return sub
 }
 
-// key makes the signing Secret of a subscription.
-func (b *bench) key(subscription, value string) *corev1.Secret {
+// key makes the signing Secret of a subscription, as the manager does.
+func (b *bench) key(sub *v1alpha1.WebhookSubscription, value string) *corev1.Secret {
 	b.Helper()
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: v1alpha1.GeneratedSecretName(subscription)},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       b.namespace,
+			Name:            v1alpha1.GeneratedSecretName(sub.Name),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(sub, v1alpha1.SubscriptionKind)},
+		},
 		Type:       v1alpha1.SecretTypeSigningKey,
 		StringData: map[string]string{v1alpha1.DefaultSigningKey: value},
 	}

@@ -22,7 +22,7 @@ import (
 func TestTableHoldsWhatThereIsAtTheStart(t *testing.T) {
 	b := newBench(t, nil)
 	with, without := b.subscribe("with"), b.subscribe("without")
-	b.key("with", signingKeyText)
+	b.key(with, signingKeyText)
 	b.ready()
 	if r := b.route(with); r == nil || r.Hold != "" || !hasKey(signingKeyText)(r) {
 		t.Errorf("route with a Secret: %v, hold %q", r, r.Hold)
@@ -75,7 +75,7 @@ func TestTableFollowsSecrets(t *testing.T) {
 	sub := b.subscribe("secrets")
 	b.eventuallyRoute(sub, "waits for the Secret", holds(v1alpha1.ReasonSecretNotFound))
 
-	secret := b.key("secrets", signingKeyText)
+	secret := b.key(sub, signingKeyText)
 	b.eventuallyRoute(sub, "has the key", holds(""))
 	eventually(t, "the queue may send", func() bool { return !b.queue.get(idOf(sub)).Paused })
 
@@ -86,6 +86,24 @@ func TestTableFollowsSecrets(t *testing.T) {
 	b.must(b.client.Delete(t.Context(), secret))
 	b.eventuallyRoute(sub, "waits again", holds(v1alpha1.ReasonSecretNotFound))
 	eventually(t, "the queue keeps what comes", func() bool { return b.queue.get(idOf(sub)).Paused })
+}
+
+func TestSecretSignsOnlyWhileTheSubscriptionControlsIt(t *testing.T) {
+	b := newBench(t, nil)
+	b.ready()
+	sub := b.subscribe("owner")
+	secret := b.key(sub, signingKeyText)
+	b.eventuallyRoute(sub, "has its own key", holds(""))
+
+	owners := secret.OwnerReferences
+	secret.OwnerReferences = nil
+	b.must(b.client.Update(t.Context(), secret))
+	b.eventuallyRoute(sub, "waits", holds(v1alpha1.ReasonSecretConflict))
+	eventually(t, "the queue keeps what comes", func() bool { return b.queue.get(idOf(sub)).Paused })
+
+	secret.OwnerReferences = owners
+	b.must(b.client.Update(t.Context(), secret))
+	b.eventuallyRoute(sub, "has its own key again", holds(""))
 }
 
 func TestSecretIsReadOnlyWhileItIsLabelled(t *testing.T) {
@@ -170,7 +188,7 @@ func TestListenersHearOfEveryChange(t *testing.T) {
 	b.ready()
 	sub := b.subscribe("heard")
 	eventually(t, "it is heard of", func() bool { return count(idOf(sub)) == 1 })
-	b.key("heard", signingKeyText)
+	b.key(sub, signingKeyText)
 	eventually(t, "its Secret is heard of", func() bool { return count(idOf(sub)) == 2 })
 	stop()
 	b.must(b.client.Delete(t.Context(), sub))
