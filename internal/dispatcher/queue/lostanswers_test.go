@@ -153,7 +153,7 @@ func TestLostAnswersToPublishingQueueOnce(t *testing.T) {
 	for name, cuts := range losses {
 		t.Run(name, func(t *testing.T) {
 			p, proxy := throughProxy(t)
-			q, c := p.run(t, nil)
+			q, c := p.run(t, func(o *Options, _ *sink) { o.LeaseTime = time.Second }) // the lease's answer is lost too
 			configure(t, q, "s1")
 			publish(t, q, publication("e0", "s1")) // the scripts are known
 			empty(t, q)
