@@ -4,12 +4,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"strconv"
 
 	"k8s.io/client-go/rest"
 
@@ -31,41 +28,42 @@ type options struct {
 }
 
 func (o *options) parse(args []string, getenv func(string) string, help io.Writer) error {
-	s := settings.New("manager", "manager judges WebhookSubscriptions and provides their signing keys.")
-	s.Group("Kubernetes")
-	s.String(&o.kubeconfig, "kubeconfig", "", "",
-		"Kubeconfig file. Without it: the files of KUBECONFIG, or else the Pod's ServiceAccount.", nil)
-	s.Bool(&o.leaderElection, "leader-elect", "WEBHOOK_MANAGER_LEADER_ELECT", true,
-		"Let several managers run, of which one works and the others stand by.")
-	s.String(&o.leaderElectionNamespace, "leader-elect-namespace", "WEBHOOK_MANAGER_LEADER_ELECT_NAMESPACE", "",
-		"Namespace of the Lease that elects the one. Without it: the Pod's.", nil)
-	s.Group("Events")
-	s.String(&o.eventTypesFile, "event-types-file", "WEBHOOK_EVENT_TYPES_FILE", "",
-		"YAML file with event types beside the built-in ones; give the dispatcher the same.", nil)
-	s.Group("Observing")
-	s.String(&o.metricsAddress, "metrics-bind-address", "WEBHOOK_MANAGER_METRICS_BIND_ADDRESS", ":8080",
-		"Where Prometheus metrics are served; 0 serves none.", checkAddress)
-	s.String(&o.healthAddress, "health-probe-bind-address", "WEBHOOK_MANAGER_HEALTH_PROBE_BIND_ADDRESS", ":8081",
-		"Where /healthz and /readyz are served; 0 serves none.", checkAddress)
-	s.Choice(&o.logLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "What is logged at the least.")
-	s.Choice(&o.logFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "How a line of the log is written.")
-	if err := s.Parse(args, getenv, help); err != nil {
+	if err := o.settings().Parse(args, getenv, help); err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
 	return nil
 }
 
+func (o *options) settings() *settings.Set {
+	s := settings.New("manager",
+		"manager judges WebhookSubscriptions, says so in their conditions, and provides their signing keys.")
+	s.Group("Kubernetes")
+	s.String(&o.kubeconfig, "kubeconfig", "", "",
+		"Kubeconfig `FILE`. Without it: the files of KUBECONFIG, or else the Pod's ServiceAccount.", nil)
+	s.Bool(&o.leaderElection, "leader-elect", "WEBHOOK_MANAGER_LEADER_ELECT", true,
+		"Let several managers run, of which one works and the others stand by.")
+	s.String(&o.leaderElectionNamespace, "leader-elect-namespace", "WEBHOOK_MANAGER_LEADER_ELECT_NAMESPACE", "",
+		"`NAMESPACE` of the Lease that elects the one. Without it: the Pod's.", nil)
+	s.Group("Events")
+	s.String(&o.eventTypesFile, "event-types-file", "WEBHOOK_EVENT_TYPES_FILE", "",
+		"YAML `FILE` with event types beside the built-in ones (eventTypes: [{type, category, description}]); give the "+
+			"dispatcher the same.", nil)
+	s.Group("Observing")
+	s.String(&o.metricsAddress, "metrics-bind-address", "WEBHOOK_MANAGER_METRICS_BIND_ADDRESS", ":8080",
+		"`HOST:PORT` of the Prometheus metrics at /metrics; 0 serves none.", checkAddress)
+	s.String(&o.healthAddress, "health-probe-bind-address", "WEBHOOK_MANAGER_HEALTH_PROBE_BIND_ADDRESS", ":8081",
+		"`HOST:PORT` of the probes /healthz and /readyz; 0 serves none.", checkAddress)
+	s.Choice(&o.logLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "What is logged at the least.")
+	s.Choice(&o.logFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "How a line of the log is written.")
+	return s
+}
+
 func checkAddress(text string) error {
-	wrong := errors.New("write host:port or :port with a port from 0 to 65535, or 0 for none")
 	if text == "0" {
 		return nil
 	}
-	_, port, err := net.SplitHostPort(text)
-	if err != nil {
-		return wrong
-	}
-	if number, err := strconv.Atoi(port); err != nil || number < 0 || number > 65535 {
-		return wrong
+	if err := settings.HostPort(text); err != nil {
+		return fmt.Errorf("%w, or 0 for none", err)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 	"nexus.io/webhooks/internal/settings"
 )
 
-// Options of an App. Bind fills them from flags and variables; tests fill them by hand after DefaultOptions.
+// Options of an App. Bind declares them as flags and variables, and fills in the defaults at once.
 type Options struct {
 	ListenAddress   string // of the event API; ":0" picks a port
 	MetricsAddress  string
@@ -38,7 +38,7 @@ type Options struct {
 	MaxInFlight   int // attempts of this process
 	MaxInFlightMB int
 
-	EgressNetworks string // comma-separated, as ParseNetworks reads them
+	EgressNetworks string // comma-separated, as egress.ParseNetworks reads them
 
 	EventTypesFile       string
 	Namespace            string // where the reflector's Lease lies
@@ -54,7 +54,9 @@ type Options struct {
 	Name    string       // of this replica, unique; the host name and a random part when empty
 	Version string       // for User-Agent and the start line
 	Kube    *rest.Config // the way to the Kubernetes API
-	Logger  *slog.Logger
+	Logger  *slog.Logger // slog.Default() when nil
+	// CompareEvery and ConfirmAfter are watch's, and its defaults when 0.
+	CompareEvery, ConfirmAfter time.Duration
 }
 
 // Bind adds the dispatcher's settings to s and fills o with their defaults.
@@ -64,103 +66,116 @@ func (o *Options) Bind(s *settings.Set) {
 	o.bindDeliveries(s)
 	o.bindKubernetes(s)
 	o.bindProcess(s)
+	s.Check(o.Validate)
 }
 
 func (o *Options) bindListeners(s *settings.Set) {
 	s.Group("Listening")
 	s.String(&o.ListenAddress, "listen-address", "WEBHOOK_LISTEN_ADDRESS", ":8087",
-		"Host and port of the event API.", checkAddress)
+		"`HOST:PORT` of the event API and of the probes /healthz and /readyz.", settings.HostPort)
 	s.String(&o.MetricsAddress, "metrics-address", "WEBHOOK_METRICS_ADDRESS", ":8088",
-		"Host and port of /metrics.", checkAddress)
+		"`HOST:PORT` of the Prometheus metrics at /metrics.", settings.HostPort)
 	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 10_000, 1, 1_000_000,
 		"Connections of callers at once; further ones wait, so that descriptors do not run out.")
 	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone},
-		"How callers of the event API show who they are. none lets everybody publish who reaches the port, and is taken "+
-			"on a loopback address only, unless --auth-none-on-any-address says so again.")
+		"How callers of the event API show who they are. With none everybody publishes who reaches the port, so "+
+			"listen-address must be a loopback address, or --auth-none-on-any-address be given too.")
 	s.Bool(&o.AuthNoneAnyHost, "auth-none-on-any-address", "WEBHOOK_AUTH_NONE_ON_ANY_ADDRESS", false,
-		"Allow --auth=none on an address that others reach.")
+		"Take --auth=none also on an address that others reach; a NetworkPolicy should then say who does.")
 }
 
 func (o *Options) bindQueue(s *settings.Set) {
 	s.Group("Queue")
 	s.Secret(&o.RedisURL, "redis-url", "REDIS_URL", "redis://localhost:6379",
-		"Redis: redis://host:port, rediss:// with TLS, several hosts by commas for Redis Cluster, "+
-			"redis-sentinel://host:port,.../master.")
+		"`URL` of Redis: redis://[user:password@]host:port[/db], rediss:// with TLS, hosts by commas for a Redis "+
+			"Cluster, redis-sentinel://host:port,.../master. Prefer the variable: everybody on a machine can read flags.",
+		checkRedis)
 	s.Secret(&o.PostgresURL, "postgres-url", "POSTGRES_URL", "",
-		"PostgreSQL for the long delivery history. This version keeps none and says so at its start.")
+		"`URL` of the PostgreSQL that is to keep the long delivery history. This version keeps none there, and says so "+
+			"at its start.", nil)
 	s.Int(&o.Shards, "queue-shards", "WEBHOOK_QUEUE_SHARDS", 1, 1, 1024,
-		"Parts of the queue; more than 1 is for Redis Cluster. It cannot change while the queue holds data.")
+		"Parts of the queue, each on one node of a Redis Cluster; a single Redis needs one. It cannot change while the "+
+			"queue holds data.")
 	s.Int(&o.QueueMaxDeliveries, "queue-max-deliveries", "WEBHOOK_QUEUE_MAX_DELIVERIES", 1_000_000, 1, 1_000_000_000,
 		"Unfinished deliveries past which new events are refused (429), so that Redis does not run full.")
 	s.Int(&o.QueueMaxMebibytes, "queue-max-mebibytes", "WEBHOOK_QUEUE_MAX_MEBIBYTES", 1024, 1, 1<<20,
-		"The same by the bytes of the events in it.")
+		"The same by the size of their events.")
 	s.Int(&o.MaxBacklog, "subscription-max-backlog", "WEBHOOK_SUBSCRIPTION_MAX_BACKLOG", 100_000, 1, 1_000_000_000,
 		"Unfinished deliveries of one subscription past which its further ones fail, so that it cannot fill the queue.")
 	s.Seconds(&o.LeaseTime, "lease-time", "WEBHOOK_LEASE_TIME", 20*time.Second, 3*time.Second, 10*time.Minute,
-		"How soon the deliveries of a dispatcher that died go on elsewhere; leases are extended while it lives.")
+		"After how long the deliveries of a dispatcher that died go on elsewhere. A live one extends its leases.")
 }
 
 func (o *Options) bindDeliveries(s *settings.Set) {
 	d := &o.Defaults
-	s.Group("Deliveries (defaults for subscriptions that do not say)")
+	s.Group("Defaults for what a subscription leaves out")
 	s.Int(&d.Retry.MaxRetries, "max-retries", "WEBHOOK_MAX_RETRIES", 5, 0, 100, "Retries after the first attempt.")
 	s.Seconds(&d.Retry.InitialDelay, "initial-delay", "WEBHOOK_INITIAL_DELAY", 5*time.Second, time.Second, 24*time.Hour,
-		"Delay before the first retry; it doubles with each.")
+		"Delay before the first retry; it doubles with each further one, up to max-delay.")
 	s.Seconds(&d.Retry.MaxDelay, "max-delay", "WEBHOOK_MAX_DELAY", time.Hour, time.Second, 24*time.Hour,
-		"Longest delay before a retry.")
+		"Longest delay before a retry, also where the endpoint asks for more by Retry-After.")
 	s.Int(&d.RatePerMinute, "rate-limit", "WEBHOOK_RATE_LIMIT", 60, 1, 1_000_000,
-		"Requests in any 60 seconds, over all dispatchers.")
+		"Requests in any 60 seconds, retries included, over all dispatchers.")
 	s.Seconds(&d.Timeout, "timeout", "WEBHOOK_TIMEOUT", 30*time.Second, time.Second, 300*time.Second,
-		"Time for one attempt, the response's body included.")
+		"Time for one attempt, from the connection to the end of the answer's body.")
 	s.Int(&d.MaxInFlight, "max-in-flight", "WEBHOOK_MAX_IN_FLIGHT", 10, 1, 1000,
-		"Requests under way at once, over all dispatchers.")
+		"Requests to one subscription under way at once, over all dispatchers.")
 	s.Group("Sending")
 	s.String(&o.EgressNetworks, "egress-allow-networks", "WEBHOOK_EGRESS_ALLOW_NETWORKS", "",
-		"Networks, by commas, that are not public but may be sent to, also over plain http (10.1.0.0/16,127.0.0.0/8).",
+		"`NETWORKS`, by commas, that may be sent to although they are not public, or over plain http: "+
+			"10.1.0.0/16,127.0.0.0/8. Everything else gets https to public addresses only.",
 		func(text string) error { _, err := parseNetworks(text); return err })
 	s.Int(&o.MaxInFlight, "dispatcher-max-in-flight", "WEBHOOK_DISPATCHER_MAX_IN_FLIGHT", 1024, 1, 100_000,
 		"Requests that this dispatcher has under way at once; each takes a connection.")
 	s.Int(&o.MaxInFlightMB, "dispatcher-max-in-flight-mebibytes", "WEBHOOK_DISPATCHER_MAX_IN_FLIGHT_MEBIBYTES",
-		64, 1, 1<<16, "The same by the bytes of their bodies.")
+		64, 1, 1<<16, "The same by the size of their bodies.")
 }
 
 func (o *Options) bindKubernetes(s *settings.Set) {
 	s.Group("Kubernetes")
-	s.String(&o.Kubeconfig, "kubeconfig", "KUBECONFIG", "",
-		"Path of a kubeconfig; left out, the Pod's ServiceAccount is used.", nil)
+	s.String(&o.Kubeconfig, "kubeconfig", "", "",
+		"Kubeconfig `FILE`. Without it: the files of KUBECONFIG, or else the Pod's ServiceAccount.", nil)
 	s.String(&o.Namespace, "namespace", "POD_NAMESPACE", "nexus-webhooks",
-		"Namespace of the Lease by which one dispatcher is elected to write statistics.", nil)
-	s.String(&o.EventTypesFile, "event-types-file", "WEBHOOK_EVENT_TYPES_FILE", "",
-		"File with event types beside the built-in ones (eventTypes: [{type, category, description}]).", nil)
+		"`NAMESPACE` of the Lease by which one dispatcher is elected to write the statistics.", nil)
 	s.Int(&o.StatusWritesPerSec, "status-writes-per-second", "WEBHOOK_STATUS_WRITES_PER_SECOND", 20, 1, 1000,
 		"Status updates that the elected dispatcher makes at most, to spare the API server.")
 }
 
 func (o *Options) bindProcess(s *settings.Set) {
-	s.Group("Process")
-	s.Int(&o.MetricsSubscriptions, "metrics-max-subscriptions", "WEBHOOK_METRICS_MAX_SUBSCRIPTIONS", 1000, 0, 100_000,
+	s.Group("Events")
+	s.String(&o.EventTypesFile, "event-types-file", "WEBHOOK_EVENT_TYPES_FILE", "",
+		"YAML `FILE` with event types beside the built-in ones (eventTypes: [{type, category, description}]); give the "+
+			"manager the same.", nil)
+	s.Group("Observing")
+	s.Int(&o.MetricsSubscriptions, "metrics-max-subscriptions", "WEBHOOK_METRICS_MAX_SUBSCRIPTIONS", 1000, 1, 100_000,
 		"Subscriptions that metrics name; the others count together as \"other\".")
 	s.Bool(&o.Profiling, "profiling", "WEBHOOK_PROFILING", false,
 		"Serve Go's profiles at /debug/pprof/ beside the metrics.")
+	s.Choice(&o.LogLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "What is logged at the least.")
+	s.Choice(&o.LogFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "How a line of the log is written.")
+	s.Group("Stopping")
 	s.Seconds(&o.Drain, "drain-timeout", "WEBHOOK_DRAIN_TIMEOUT", 35*time.Second, time.Second, 10*time.Minute,
-		"After SIGTERM, time for attempts under way to end; above --timeout, none is cut off.")
-	s.Choice(&o.LogLevel, "log-level", "WEBHOOK_LOG_LEVEL", program.Levels, "Least level logged.")
-	s.Choice(&o.LogFormat, "log-format", "WEBHOOK_LOG_FORMAT", program.Formats, "Form of the log.")
+		"After SIGTERM, time for attempts under way to end. Above the timeout of every subscription, none is cut off. "+
+			"The Pod's terminationGracePeriodSeconds should be 15 or more above it.")
 }
 
 // AuthNone lets everybody publish who reaches the port.
 const AuthNone = "none"
 
-// Validate checks what one setting alone cannot tell.
+// Validate checks what one setting alone cannot tell, and returns every mistake.
 func (o *Options) Validate() error {
+	var mistakes []error
 	if o.Defaults.Retry.MaxDelay < o.Defaults.Retry.InitialDelay {
-		return errors.New("WEBHOOK_MAX_DELAY is below WEBHOOK_INITIAL_DELAY: raise the one or lower the other")
+		mistakes = append(mistakes, fmt.Errorf("WEBHOOK_MAX_DELAY (--max-delay) is %s, below WEBHOOK_INITIAL_DELAY "+
+			"(--initial-delay), which is %s: raise the one or lower the other",
+			o.Defaults.Retry.MaxDelay, o.Defaults.Retry.InitialDelay))
 	}
 	if o.Auth == AuthNone && !o.AuthNoneAnyHost && !loopback(o.ListenAddress) {
-		return fmt.Errorf("--auth=none on %s would let everybody publish who reaches it: listen on 127.0.0.1, "+
-			"or add --auth-none-on-any-address where the network keeps others out", o.ListenAddress)
+		mistakes = append(mistakes, fmt.Errorf("--auth=none on %s (--listen-address) would let everybody publish who "+
+			"reaches it: listen on 127.0.0.1, or add --auth-none-on-any-address where the network keeps others out",
+			o.ListenAddress))
 	}
-	return nil
+	return errors.Join(mistakes...)
 }
 
 func loopback(address string) bool {
@@ -172,11 +187,12 @@ func loopback(address string) bool {
 	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
-func checkAddress(text string) error {
-	if _, _, err := net.SplitHostPort(text); err != nil {
-		return errors.New("write host:port, or :port for all addresses")
+func checkRedis(text string) error {
+	client, err := queue.Connect(text)
+	if err != nil {
+		return err
 	}
-	return nil
+	return client.Close()
 }
 
 func parseNetworks(text string) ([]netip.Prefix, error) {

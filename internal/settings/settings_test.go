@@ -1,3 +1,6 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 package settings_test
 
 import (
@@ -6,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"nexus.io/webhooks/internal/settings"
 )
@@ -16,6 +21,7 @@ type program struct {
 	address string
 	format  string
 	debug   bool
+	listen  string
 }
 
 func newSet() (*settings.Set, *program) {
@@ -25,10 +31,24 @@ func newSet() (*settings.Set, *program) {
 	s.Int(&p.retries, "retries", "DEMO_RETRIES", 5, 0, 100, "Retries after the first attempt.")
 	s.Seconds(&p.delay, "delay", "DEMO_DELAY", 5*time.Second, time.Second, time.Hour, "First delay.")
 	s.Group("Process")
-	s.Secret(&p.address, "redis-url", "REDIS_URL", "redis://localhost:6379", "Redis.")
+	s.Secret(&p.address, "redis-url", "REDIS_URL", "redis://localhost:6379", "`URL` of Redis.", checkURL)
 	s.Choice(&p.format, "log-format", "DEMO_LOG_FORMAT", []string{"json", "text"}, "Form of the log.")
 	s.Bool(&p.debug, "debug", "", false, "Say more.")
+	s.String(&p.listen, "listen", "DEMO_LISTEN", "", "`HOST:PORT` to listen on.", settings.HostPort)
+	s.Check(func() error {
+		if p.retries == 13 {
+			return errors.New("13 retries bring bad luck")
+		}
+		return nil
+	})
 	return s, &p
+}
+
+func checkURL(text string) error {
+	if !strings.HasPrefix(text, "redis://") {
+		return errors.New("the scheme is not redis")
+	}
+	return nil
 }
 
 func parse(t *testing.T, args []string, environment map[string]string) (program, error) {
@@ -39,23 +59,26 @@ func parse(t *testing.T, args []string, environment map[string]string) (program,
 }
 
 func TestParse(t *testing.T) {
-	byDefault := program{5, 5 * time.Second, "redis://localhost:6379", "json", false}
+	byDefault := program{5, 5 * time.Second, "redis://localhost:6379", "json", false, ""}
 	cases := map[string]struct {
 		args        []string
 		environment map[string]string
 		want        func(*program)
 	}{
-		"nothing given leaves the defaults":       {want: func(*program) {}},
-		"a variable replaces the default":         {environment: map[string]string{"DEMO_RETRIES": "7"}, want: func(p *program) { p.retries = 7 }},
-		"an empty variable counts as absent":      {environment: map[string]string{"DEMO_RETRIES": ""}, want: func(*program) {}},
-		"a flag wins over its variable":           {[]string{"--retries=8"}, map[string]string{"DEMO_RETRIES": "7"}, func(p *program) { p.retries = 8 }},
-		"a flag wins over a wrong variable":       {[]string{"--retries=8"}, map[string]string{"DEMO_RETRIES": "x"}, func(p *program) { p.retries = 8 }},
-		"a plain number is in seconds":            {environment: map[string]string{"DEMO_DELAY": "90"}, want: func(p *program) { p.delay = 90 * time.Second }},
-		"a time with units works":                 {environment: map[string]string{"DEMO_DELAY": "1m30s"}, want: func(p *program) { p.delay = 90 * time.Second }},
-		"a switch needs no value":                 {args: []string{"--debug"}, want: func(p *program) { p.debug = true }},
-		"a choice takes each of its words":        {args: []string{"--log-format", "text"}, want: func(p *program) { p.format = "text" }},
-		"bounds belong to what is allowed":        {args: []string{"--retries=100", "--delay=1"}, want: func(p *program) { p.retries, p.delay = 100, time.Second }},
-		"a flag's value may follow after a space": {args: []string{"--retries", "3"}, want: func(p *program) { p.retries = 3 }},
+		"nothing given leaves the defaults":        {want: func(*program) {}},
+		"a variable replaces the default":          {environment: map[string]string{"DEMO_RETRIES": "7"}, want: func(p *program) { p.retries = 7 }},
+		"an empty variable counts as absent":       {environment: map[string]string{"DEMO_RETRIES": ""}, want: func(*program) {}},
+		"a flag wins over its variable":            {[]string{"--retries=8"}, map[string]string{"DEMO_RETRIES": "7"}, func(p *program) { p.retries = 8 }},
+		"a flag wins over a wrong variable":        {[]string{"--retries=8"}, map[string]string{"DEMO_RETRIES": "x"}, func(p *program) { p.retries = 8 }},
+		"a plain number is in seconds":             {environment: map[string]string{"DEMO_DELAY": "90"}, want: func(p *program) { p.delay = 90 * time.Second }},
+		"a time with units works":                  {environment: map[string]string{"DEMO_DELAY": "1m30s"}, want: func(p *program) { p.delay = 90 * time.Second }},
+		"a switch needs no value":                  {args: []string{"--debug"}, want: func(p *program) { p.debug = true }},
+		"a choice takes each of its words":         {args: []string{"--log-format", "text"}, want: func(p *program) { p.format = "text" }},
+		"bounds belong to what is allowed":         {args: []string{"--retries=100", "--delay=1"}, want: func(p *program) { p.retries, p.delay = 100, time.Second }},
+		"space around a variable is no part of it": {environment: map[string]string{"DEMO_RETRIES": " 7\n"}, want: func(p *program) { p.retries = 7 }},
+		"a fraction of seconds works":              {args: []string{"--delay=1.5"}, want: func(p *program) { p.delay = 1500 * time.Millisecond }},
+		"an address of one interface":              {args: []string{"--listen=[::1]:0"}, want: func(p *program) { p.listen = "[::1]:0" }},
+		"a flag's value may follow after a space":  {args: []string{"--retries", "3"}, want: func(p *program) { p.retries = 3 }},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -76,14 +99,22 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 	}{
 		"a variable that is no number": {nil, map[string]string{"DEMO_RETRIES": "many"},
 			[]string{"DEMO_RETRIES", `"many"`, "whole number from 0 to 100"}},
-		"a flag out of bounds":          {[]string{"--retries=101"}, nil, []string{"--retries", `"101"`, "from 0 to 100"}},
-		"seconds out of bounds":         {nil, map[string]string{"DEMO_DELAY": "0"}, []string{"DEMO_DELAY", "from 1 to 3600"}},
-		"an unknown word":               {[]string{"--log-format=xml"}, nil, []string{"--log-format", "json, text"}},
-		"an unknown flag":               {[]string{"--retrys=1"}, nil, []string{"retrys", "--help"}},
-		"an argument that is no flag":   {[]string{"serve"}, nil, []string{"serve", "flags only"}},
-		"a switch with a strange value": {[]string{"--debug=perhaps"}, nil, []string{"--debug", "true or false"}},
-		"every mistake at once": {nil, map[string]string{"DEMO_RETRIES": "x", "DEMO_DELAY": "y"},
-			[]string{"DEMO_RETRIES", "DEMO_DELAY"}},
+		"a flag out of bounds":            {[]string{"--retries=101"}, nil, []string{"--retries", `"101"`, "from 0 to 100"}},
+		"seconds out of bounds":           {nil, map[string]string{"DEMO_DELAY": "0"}, []string{"DEMO_DELAY", "from 1 to 3600"}},
+		"an unknown word":                 {[]string{"--log-format=xml"}, nil, []string{"--log-format", "json, text"}},
+		"an unknown flag":                 {[]string{"--retrys=1"}, nil, []string{"retrys", "--help"}},
+		"an argument that is no flag":     {[]string{"serve"}, nil, []string{"serve", "flags only"}},
+		"a switch with a strange value":   {[]string{"--debug=perhaps"}, nil, []string{"--debug", "true or false"}},
+		"seconds that are no number":      {[]string{"--delay=NaN"}, nil, []string{"--delay", "from 1 to 3600"}},
+		"seconds without end":             {[]string{"--delay=1e300"}, nil, []string{"--delay", "from 1 to 3600"}},
+		"an address without a port":       {[]string{"--listen=localhost"}, nil, []string{"--listen", "localhost", "host:port"}},
+		"a port that is none":             {[]string{"--listen=:65536"}, nil, []string{"--listen", ":65536", "0 to 65535"}},
+		"a port by name":                  {[]string{"--listen=:http"}, nil, []string{"--listen", ":http", "host:port"}},
+		"a flag without its value":        {[]string{"--retries"}, nil, []string{"--retries"}},
+		"a secret":                        {nil, map[string]string{"REDIS_URL": "hunter2"}, []string{"REDIS_URL", "scheme"}},
+		"values that do not fit together": {[]string{"--retries=13"}, nil, []string{"bad luck"}},
+		"every mistake at once": {[]string{"--log-format=xml", "--debug=perhaps", "serve"}, map[string]string{"DEMO_RETRIES": "x", "DEMO_DELAY": "y"},
+			[]string{"DEMO_RETRIES", "DEMO_DELAY", "--log-format", "--debug", "serve"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -100,16 +131,86 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestHelpShowsEverySetting(t *testing.T) {
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	for name, args := range map[string][]string{
+		"a value that is refused":        {"--redis-url=http://:hunter2@host"},
+		"an address without its flag":    {"redis://:hunter2@host"},
+		"a flag that is misspelled":      {"--redis-ulr=redis://:hunter2@host"},
+		"a misspelled one and its value": {"--redis-ulr", "redis://:hunter2@host"},
+		"a flag with one dash":           {"-redis-url=redis://:hunter2@host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(t, args, nil)
+			if err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Fatalf("error %v", err)
+			}
+		})
+	}
+	_, err := parse(t, nil, map[string]string{"REDIS_URL": "http://:hunter2@host"})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestHelp(t *testing.T) {
 	s, _ := newSet()
 	var out bytes.Buffer
 	if err := s.Parse([]string{"--help"}, func(string) string { return "" }, &out); !errors.Is(err, settings.ErrHelp) {
 		t.Fatalf("got %v, want ErrHelp", err)
 	}
-	for _, part := range []string{"Demo shows settings.", "Sending", "--retries", "DEMO_RETRIES", "(default 5)",
-		"--delay SECONDS", "One of: json, text.", "--debug "} {
-		if !strings.Contains(out.String(), part) {
-			t.Errorf("the help lacks %q:\n%s", part, out.String())
+	want := `Demo shows settings.
+
+Usage: demo [flags]
+
+Each flag has the environment variable beside it; the flag wins over the variable. Seconds are plain
+numbers (90) or have units (1m30s).
+
+Sending:
+  --retries NUMBER                    DEMO_RETRIES
+        Retries after the first attempt. From 0 to 100. (default 5)
+  --delay SECONDS                     DEMO_DELAY
+        First delay. From 1 to 3600. (default 5)
+
+Process:
+  --redis-url URL                     REDIS_URL
+        URL of Redis. (default redis://localhost:6379)
+  --log-format WORD                   DEMO_LOG_FORMAT
+        Form of the log. One of: json, text. (default json)
+  --debug
+        Say more. (default false)
+  --listen HOST:PORT                  DEMO_LISTEN
+        HOST:PORT to listen on.
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("help (-want +got):\n%s", diff)
+	}
+}
+
+func TestHelpWraps(t *testing.T) {
+	s, p := settings.New("demo", strings.Repeat("purpose ", 30)), ""
+	s.Group("Long")
+	s.String(&p, "long", "", "", strings.Repeat("word ", 60)+strings.Repeat("x", 120), nil)
+	var out bytes.Buffer
+	_ = s.Parse([]string{"-h"}, func(string) string { return "" }, &out)
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 101 && strings.Contains(strings.TrimSpace(line), " ") {
+			t.Errorf("a line of %d columns: %s", len(line)-1, line)
+		}
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	s, _ := newSet()
+	var out bytes.Buffer
+	s.Markdown(&out)
+	for _, want := range []string{
+		"\n### Sending\n\n| variable | flag | default | |\n",
+		"| `DEMO_RETRIES` | `--retries` | `5` | Retries after the first attempt. From 0 to 100. |\n",
+		"| none | `--debug` | `false` | Say more. |\n",
+		"| `DEMO_LISTEN` | `--listen` |  | HOST:PORT to listen on. |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, out.String())
 		}
 	}
 }
