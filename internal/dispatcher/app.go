@@ -9,22 +9,21 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
@@ -43,6 +42,7 @@ type App struct {
 	redis     queue.Client
 	queue     *queue.Queue
 	watcher   *watch.Watcher
+	transport *egress.Transport
 	pool      *delivery.Pool
 	reflector *reflector.Reflector
 	api       *listener
@@ -50,49 +50,56 @@ type App struct {
 	checked   chan struct{} // closed once Redis was found to suit
 }
 
-// listener is a server with the socket that it will serve.
-type listener struct {
-	server *http.Server
-	socket net.Listener
-}
-
 // New builds a dispatcher and opens its sockets, so that their addresses are known; it serves from Run on. Close it
 // where Run is not called.
 func New(o Options) (*App, error) {
+	if o.Kube == nil {
+		return nil, errors.New("a dispatcher needs the way to the Kubernetes API")
+	}
 	if err := o.Validate(); err != nil {
 		return nil, err
-	}
-	catalogue, err := event.LoadCatalogue(o.EventTypesFile)
-	if err != nil {
-		return nil, fmt.Errorf("--event-types-file: %w", err)
 	}
 	if o.Name == "" {
 		o.Name = name()
 	}
-	a := &App{o: o, log: o.Logger, checked: make(chan struct{})}
-	registry := newRegistry(o.Version)
+	a := &App{o: o, log: cmp.Or(o.Logger, slog.Default()), checked: make(chan struct{})}
+	if err := a.build(); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *App) build() error {
+	catalogue, err := event.LoadCatalogue(a.o.EventTypesFile)
+	if err != nil {
+		return fmt.Errorf("--event-types-file: %w", err)
+	}
+	registry := newRegistry(a.o.Version)
 	if err := a.connect(catalogue, registry); err != nil {
-		return nil, err
+		return err
 	}
 	handler, err := a.intake(catalogue, registry)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return a, a.listen(handler, observing(registry, o.Profiling))
+	return a.listen(handler, observing(registry, a.o.Profiling))
 }
 
-// observing serves what is for operators alone.
-func observing(registry *prometheus.Registry, profiling bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, // Redis away must not hide the other metrics
-	}))
-	if profiling {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+// Close gives back what New opened. Run does it by itself.
+func (a *App) Close() error {
+	var errs []error
+	for _, l := range []*listener{a.api, a.metrics} {
+		if l != nil {
+			errs = append(errs, l.close())
+		}
 	}
-	return mux
+	if a.transport != nil {
+		a.transport.CloseIdleConnections()
+	}
+	if a.redis != nil {
+		errs = append(errs, a.redis.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func typeNames(catalogue *event.Catalogue) []string {
@@ -140,17 +147,18 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	}
 	a.watcher, err = watch.New(watch.Options{
 		Config: a.o.Kube, Queue: a.queue, Defaults: a.o.Defaults, MaxBacklog: a.o.MaxBacklog, Log: a.log,
+		CompareEvery: a.o.CompareEvery, ConfirmAfter: a.o.ConfirmAfter,
 	})
 	if err != nil {
 		return err
 	}
 	registry.MustRegister(a.watcher.Collector(typeNames(catalogue)))
+	a.transport = egress.NewTransport(egress.Options{
+		Policy: egress.Policy{AllowedNetworks: networks}, MaxIdleConns: a.o.MaxInFlight,
+	})
 	a.pool = delivery.NewPool(delivery.Options{
 		Routes: routes{a.watcher}, Settler: a.queue, Version: a.o.Version, Logger: a.log, Registerer: registry,
-		Transport: egress.NewTransport(egress.Options{
-			Policy: egress.Policy{AllowedNetworks: networks}, MaxIdleConns: a.o.MaxInFlight,
-		}),
-		MaxInFlight: a.o.MaxInFlight, MaxInFlightBytes: a.o.MaxInFlightMB << 20,
+		Transport: a.transport, MaxInFlight: a.o.MaxInFlight, MaxInFlightBytes: a.o.MaxInFlightMB << 20,
 		MaxSubscriberLabels: a.o.MetricsSubscriptions,
 	})
 	a.reflector, err = reflector.New(reflector.Options{
@@ -188,35 +196,6 @@ func (a *App) checkRedis(ctx context.Context) error {
 	return a.queue.Ping(ctx)
 }
 
-func (a *App) listen(api, metrics http.Handler) error {
-	var err error
-	if a.api, err = a.open(a.o.ListenAddress, api); err != nil {
-		return fmt.Errorf("--listen-address: %w", err)
-	}
-	if a.metrics, err = a.open(a.o.MetricsAddress, metrics); err != nil {
-		_ = a.api.socket.Close()
-		return fmt.Errorf("--metrics-address: %w", err)
-	}
-	return nil
-}
-
-func (a *App) open(address string, handler http.Handler) (*listener, error) {
-	var config net.ListenConfig
-	socket, err := config.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	server := intake.NewServer(handler, intake.ServerLimits{MaxConnections: a.o.MaxConnections})
-	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug) // clients that break off, mostly
-	return &listener{server, socket}, nil
-}
-
-// Address of the event API.
-func (a *App) Address() string { return a.api.socket.Addr().String() }
-
-// MetricsAddress of /metrics.
-func (a *App) MetricsAddress() string { return a.metrics.socket.Addr().String() }
-
 // Run serves until ctx ends, then stops in order within the drain time and a little more. It returns an error where
 // something fatal ended it or something was left undone.
 func (a *App) Run(ctx context.Context) error {
@@ -230,65 +209,71 @@ func (a *App) Run(ctx context.Context) error {
 	defer endWork()
 	serving, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	work := errgroup.Group{}
-	a.serve(&work, fail)
-	ended := make(chan error, 1)
-	go func() {
-		err := a.work(serving, working)
-		if err != nil {
-			fail(err)
-		}
-		ended <- err
-	}()
+	group := &failing{fail: fail}
+	for _, l := range []*listener{a.api, a.metrics} {
+		group.run(l.serve) // at once, so that probes see what is missing
+	}
+	group.run(func() error { return a.work(group, serving, working) })
 
 	<-serving.Done()
 	err := a.stop(endWork)
-	err = errors.Join(err, <-ended, work.Wait(), a.redis.Close())
-	a.log.Info("Stopped", "error", err)
+	err = errors.Join(err, group.Wait(), a.Close())
+	if err == nil {
+		a.log.Info("Stopped")
+	}
 	return err
 }
 
-// serve answers HTTP at once, so that probes see what is missing.
-func (a *App) serve(group *errgroup.Group, fail context.CancelCauseFunc) {
-	for _, l := range []*listener{a.api, a.metrics} {
-		group.Go(func() error {
-			err := l.server.Serve(l.socket)
-			if errors.Is(err, http.ErrServerClosed) {
-				return nil
-			}
-			fail(err)
-			return err
-		})
-	}
+// failing is goroutines of which none may end with an error before all are told to end: then all are.
+type failing struct {
+	errgroup.Group
+	fail context.CancelCauseFunc
+}
+
+func (g *failing) run(do func() error) {
+	g.Go(func() error {
+		err := do()
+		if err != nil {
+			g.fail(err)
+		}
+		return err
+	})
 }
 
 // work runs the rooms: those that follow the cluster until serving ends, the queue until working ends.
-func (a *App) work(serving, working context.Context) error {
-	if err := a.checkUntilReached(serving); err != nil {
+func (a *App) work(group *failing, serving, working context.Context) error {
+	suits, err := a.checkUntilReached(serving)
+	if err != nil || !suits {
 		return err
 	}
-	group := errgroup.Group{}
-	group.Go(func() error { return a.queue.Run(working, a.pool) })
-	group.Go(func() error { return a.watcher.Run(serving) })
-	group.Go(func() error { return a.reflector.Run(serving) })
-	return group.Wait()
+	group.run(func() error { return a.queue.Run(working, a.pool) })
+	group.run(func() error { return a.watcher.Run(serving) })
+	group.run(func() error { return a.reflector.Run(serving) })
+	return nil
 }
 
-const checkAgain = time.Second
+const (
+	checkAgain    = time.Second
+	complainEvery = time.Minute
+)
 
-// checkUntilReached looks at Redis until it answers. A server that would lose events ends the start.
-func (a *App) checkUntilReached(ctx context.Context) error {
-	for logged := false; ; logged = true {
+// checkUntilReached looks at Redis until it answers, false if ctx ended first. A server that would lose events is an
+// error, which ends the start.
+func (a *App) checkUntilReached(ctx context.Context) (bool, error) {
+	complain := rate.Sometimes{Interval: complainEvery}
+	for {
 		findings, err := a.queue.Check(ctx)
 		if err == nil {
-			return a.judge(findings)
+			return true, a.judge(findings)
 		}
-		if !logged {
-			a.log.WarnContext(ctx, "Redis cannot be reached; trying again", "error", err)
+		if ctx.Err() == nil {
+			complain.Do(func() {
+				a.log.WarnContext(ctx, "Redis cannot be reached or refuses; trying again until it answers", "error", err)
+			})
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case <-time.After(checkAgain):
 		}
 	}
@@ -304,21 +289,24 @@ func (a *App) judge(findings []queue.Finding) error {
 		a.log.Warn("Redis could suit better", "finding", f.Message)
 	}
 	if len(fatal) > 0 {
-		return errors.Join(fatal...)
+		return fmt.Errorf("the Redis of REDIS_URL does not suit: %w", errors.Join(fatal...))
 	}
 	close(a.checked)
 	return nil
 }
 
 // stop ends everything in the order in which nothing is lost: no new leases, no new events, attempts under way, their
-// settlements.
+// settlements. Metrics are served to the end.
 func (a *App) stop(endWork context.CancelFunc) error {
 	a.log.Info("Stopping", "drainTimeout", a.o.Drain.String())
 	drain, cancel := context.WithTimeout(context.Background(), a.o.Drain)
 	defer cancel()
 	a.queue.StopLeasing()
-	err := a.api.server.Shutdown(drain)
-	err = errors.Join(err, a.pool.Drain(drain))
+	if err := a.api.server.Shutdown(drain); err != nil {
+		// Whoever is cut off was told nothing, so nothing that was accepted is lost.
+		a.log.Warn("Publishers that took too long are cut off", "error", err)
+	}
+	err := errors.Join(a.api.close(), a.pool.Drain(drain))
 	endWork()
-	return errors.Join(err, a.metrics.server.Close())
+	return errors.Join(err, a.metrics.close())
 }
