@@ -47,6 +47,6 @@ func KubeConfig(path, userAgent string) (*rest.Config, error) {
 		return nil, fmt.Errorf("find the Kubernetes API (--kubeconfig, KUBECONFIG, or the Pod's ServiceAccount): %w", err)
 	}
 	config.UserAgent = userAgent
-	config.QPS = -1 // the API server shares itself out; five requests a second, the default here, would starve a term's start
+	config.QPS = -1 // the API server shares itself out; the five requests a second that are the default here starve us
 	return config, nil
 }

@@ -107,7 +107,8 @@ func (r *rig) bare(ctx context.Context, count int) (figures, error) {
 		return figures{}, err
 	}
 	receiver := cpu(r.receiver.Pid())
-	p := stack.NewProcess("bare", filepath.Join(r.dir, "bare.log"), r.self, "role", "bare", r.hook("bare"), fmt.Sprint(count))
+	p := stack.NewProcess("bare", filepath.Join(r.dir, "bare.log"), r.self, "role", "bare", r.hook("bare"),
+		fmt.Sprint(count))
 	if err := p.Start(); err != nil {
 		return figures{}, err
 	}

@@ -162,7 +162,8 @@ func (r *rig) profile(ctx context.Context, path string) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.dispatcher.MetricsURL+"/debug/pprof/profile?seconds=5", nil)
+		url := r.dispatcher.MetricsURL + "/debug/pprof/profile?seconds=5"
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return
 		}

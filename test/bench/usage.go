@@ -93,8 +93,11 @@ func report(base, one, ten figures, took []time.Duration) {
 	fmt.Printf("\npublish to arrival at %d/s: p50 %.2f ms, p99 %.2f ms (%d deliveries)\n", latencyRate,
 		float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000, len(took))
 	fmt.Println()
-	bar("fan-out 1", one.rate/base.rate >= barFanOut1, fmt.Sprintf("ratio %.2f, bar %.2f", one.rate/base.rate, barFanOut1))
-	bar("fan-out 10", ten.rate/base.rate >= barFanOut10, fmt.Sprintf("ratio %.2f, bar %.2f", ten.rate/base.rate, barFanOut10))
+	ratio := func(name string, f figures, least float64) {
+		bar(name, f.rate/base.rate >= least, fmt.Sprintf("ratio %.2f, bar %.2f", f.rate/base.rate, least))
+	}
+	ratio("fan-out 1", one, barFanOut1)
+	ratio("fan-out 10", ten, barFanOut10)
 	bar("latency", p50 < barLatency, fmt.Sprintf("p50 %s, bar %s", p50.Round(10*time.Microsecond), barLatency))
 }
 

@@ -49,7 +49,7 @@ func (s *Server) Restart() error {
 	if err != nil {
 		return fmt.Errorf("redis-server is not installed (Debian: apt-get install redis-server): %w", err)
 	}
-	s.cmd = exec.CommandContext(context.Background(), path, s.args...) //nolint:gosec // a test's own arguments
+	s.cmd = exec.CommandContext(context.Background(), path, s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {

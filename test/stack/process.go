@@ -41,7 +41,7 @@ func (p *Process) Start() error {
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", p.Name, err)
 	}
-	p.cmd = exec.CommandContext(context.Background(), p.path, p.args...) //nolint:gosec // a binary that we built
+	p.cmd = exec.CommandContext(context.Background(), p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
