@@ -326,7 +326,7 @@ func (m *machine) actual() map[string]string {
 		case "fresh":
 			state[plain] = "[" + content + "]"
 		case "sub":
-			fields := m.client.HGetAll(m.t.Context(), m.keys.prefix+plain).Val()
+			fields := m.subscription(m.t.Context(), m.keys.prefix+plain)
 			delete(fields, "ru")
 			delete(fields, "rh")
 			if fields["gone"] == "1" {

@@ -250,6 +250,10 @@ func (r *rig) content(ctx context.Context, key string) string {
 	}
 }
 
+// subscriptionFields are those of a packed subscription, in the order of lib.lua.
+var subscriptionFields = strings.Fields("gen rate cap max act pau fr du inf ru rh cf rtry gone full ver ok fail canc" +
+	" lsum lcnt lat lok lst lrs ler")
+
 // subscription unpacks what lib.lua keeps of one.
 func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 	r.t.Helper()
@@ -258,8 +262,7 @@ func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 		r.t.Fatal(err)
 	}
 	fields := map[string]string{}
-	for i, name := range strings.Fields("gen rate cap max act pau fr du inf ru rh cf rtry gone full ver ok fail canc" +
-		" lsum lcnt lat lok lst lrs ler") {
+	for i, name := range subscriptionFields {
 		fields[name] = fmt.Sprint(values[i])
 	}
 	return fields

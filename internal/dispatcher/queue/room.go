@@ -15,8 +15,7 @@ func (q *Queue) reserve(s *shard) reservation {
 	}
 	first := len(q.hungry) > 0 && q.hungry[0] == s
 	q.hungry = slices.DeleteFunc(q.hungry, func(other *shard) bool { return other == s })
-	deliveries, bytes := q.consumer.Room()
-	r := reservation{min(deliveries-q.asked.deliveries, maxLease), min(bytes-q.asked.bytes, maxBatchBytes)}
+	r := q.free()
 	if parts := 1 + len(q.hungry); parts > 1 && !first {
 		r = reservation{r.deliveries / parts, r.bytes / parts}
 		q.hungry[0].wakeUp()
@@ -29,8 +28,14 @@ func (q *Queue) reserve(s *shard) reservation {
 	return r
 }
 
-// unreserve ends a reservation. A shard that was given nothing although work waits there is hungry: the next to be
-// woken when room was given back.
+// free is the room that no lease call under way has asked for. Its caller holds q.room.
+func (q *Queue) free() reservation {
+	deliveries, bytes := q.consumer.Room()
+	return reservation{min(deliveries-q.asked.deliveries, maxLease), min(bytes-q.asked.bytes, maxBatchBytes)}
+}
+
+// unreserve ends a reservation. A shard that was given nothing although work waits there is hungry, to be woken when
+// there is room: also at once, since another may have given room back while this one heard that it got none.
 func (q *Queue) unreserve(s *shard, r reservation, hungry bool) {
 	q.room.Lock()
 	defer q.room.Unlock()
@@ -39,7 +44,10 @@ func (q *Queue) unreserve(s *shard, r reservation, hungry bool) {
 	if hungry && !slices.Contains(q.hungry, s) {
 		q.hungry = append(q.hungry, s)
 	}
-	if r.deliveries > 0 && len(q.hungry) > 0 {
+	if len(q.hungry) == 0 || q.stopped {
+		return
+	}
+	if r = q.free(); r.deliveries > 0 && r.bytes > 0 {
 		q.hungry[0].wakeUp()
 	}
 }
