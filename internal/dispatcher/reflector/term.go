@@ -5,195 +5,298 @@ package reflector
 
 import (
 	"context"
-	"fmt"
-	"sync"
+	"log/slog"
 	"time"
 
-	"golang.org/x/time/rate"
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
+	"nexus.io/webhooks/api/v1alpha1"
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/routing"
 )
 
 const (
-	turnEvery = time.Second
-	// countersEvery is in turns. Counters are read less often than changes of health.
-	countersEvery = 5
-	// checkPage bounds how many subscriptions one turn compares that nobody said had changed.
-	checkPage = 500
-	logEvery  = time.Minute
+	scanPage      = 500  // routes compared at once at the start of a term
+	scanBelow     = 1000 // no further page while so many wait
+	roundSize     = 50   // subscriptions compared, and written, at once
+	writers       = 8    // writes at the same time
+	lookAhead     = 500  // changed statistics asked for beyond those that wait already
+	lookAtMost    = 5000
+	roundsASecond = 4 // while the budget is used up
+	queueTimeout  = 10 * time.Second
 )
 
-// term is the time in which this process is elected.
+// term is what a dispatcher knows while it is in office. One goroutine runs it.
 type term struct {
-	*Reflector
-	budget *rate.Limiter
-	turns  int
-	logged time.Time
+	r       *Reflector
+	backlog *backlog
+	// scanned is the ID up to which all routes were compared at the start of the term.
+	scanned  string
+	complete bool
+	// written holds what a write returned until the cache has it too: compared with an older object, a report that goes
+	// back to what was before would seem to need no write.
+	written map[string]*v1alpha1.WebhookSubscription
 
-	mu    sync.Mutex
-	check []string        // ids to compare, oldest first: routes that changed, and all of them at the start
-	known map[string]bool // those in check
+	nextUrgent, nextCounters time.Time
 }
 
-func (r *Reflector) term(ctx context.Context) {
-	r.Log.InfoContext(ctx, "Elected to reflect statistics", "dispatcher", r.Identity)
-	t := &term{
-		Reflector: r, known: map[string]bool{},
-		budget: rate.NewLimiter(rate.Limit(r.WritesPerSecond), max(1, int(2*r.WritesPerSecond))),
-	}
-	stop := r.Subscriptions.Subscribe(t.add)
+func newTerm(r *Reflector) *term {
+	return &term{r: r, backlog: newBacklog(), written: map[string]*v1alpha1.WebhookSubscription{}}
+}
+
+func (t *term) run(ctx context.Context) {
+	stop := t.r.options.Subscriptions.Subscribe(func(ids []string) { t.backlog.add(true, ids...) })
 	defer stop()
-	tick := time.NewTicker(turnEvery)
-	defer tick.Stop()
-	for loaded := false; ; {
-		if !loaded && r.Subscriptions.Ready() {
-			loaded = true
-			t.addAll()
-		}
-		if err := t.turn(ctx); err != nil && ctx.Err() == nil {
-			t.complain(ctx, err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for ctx.Err() == nil {
+		t.look(ctx)
+		t.scan(ctx)
+		t.wait(ctx, t.round(ctx))
 	}
 }
 
-// complain logs an outage once and then once a minute.
-func (t *term) complain(ctx context.Context, err error) {
-	if time.Since(t.logged) < logEvery {
+// wait lasts until there may be something to do: d where the budget is used up, else until new work, or the next look.
+func (t *term) wait(ctx context.Context, d time.Duration) {
+	now := time.Now()
+	all, due := t.backlog.len(now)
+	t.r.metrics.waiting.Set(float64(all))
+	if d == 0 && (due > 0 || !t.complete && all < scanBelow) {
 		return
 	}
-	t.logged = time.Now()
-	t.Log.WarnContext(ctx, "Statistics cannot be reflected; trying again", "error", err)
-}
-
-func (t *term) add(ids []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, id := range ids {
-		if !t.known[id] {
-			t.known[id] = true
-			t.check = append(t.check, id)
-		}
+	wake := t.backlog.wake
+	if d > 0 {
+		wake = nil
+	} else {
+		d = time.Until(t.nextUrgent)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-wake:
 	}
 }
 
-func (t *term) addAll() {
-	var ids []string
-	for route := range t.Subscriptions.Table().All() {
-		ids = append(ids, route.ID)
+// look lists what the queue says has changed, when it is time to.
+func (t *term) look(ctx context.Context) {
+	now := time.Now()
+	if now.Before(t.nextUrgent) {
+		return
 	}
-	t.add(ids)
+	t.nextUrgent = now.Add(t.r.options.UrgentEvery)
+	t.list(ctx, true)
+	if !now.Before(t.nextCounters) {
+		t.nextCounters = now.Add(t.r.options.CountersEvery)
+		t.list(ctx, false)
+		t.forgetWritten()
+	}
 }
 
-func (t *term) take(most int) []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := min(most, len(t.check))
-	ids := t.check[:n:n]
-	t.check = t.check[n:]
-	for _, id := range ids {
-		delete(t.known, id)
-	}
-	return ids
-}
-
-// turn spends what the budget has now: at most half of it on changes of health, so that a few flaky endpoints cannot
-// starve the others; then on routes that changed; then on counters. What is left unused by one goes to the next.
-func (t *term) turn(ctx context.Context) error {
-	t.turns++
-	urgent, err := t.Queue.Changed(ctx, max(1, t.left()/2), true)
+func (t *term) list(ctx context.Context, urgent bool) {
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	all, _ := t.backlog.len(time.Now())
+	changed, err := t.r.options.Queue.Changed(ctx, min(all+lookAhead, lookAtMost), urgent)
 	if err != nil {
-		return err
+		t.complain("Looking for changed statistics", err)
+		return
 	}
-	if err := t.reflect(ctx, urgent); err != nil {
-		return err
+	for _, s := range changed {
+		t.backlog.add(urgent, s.SubscriptionID)
 	}
-	if err := t.compare(ctx); err != nil {
-		return err
-	}
-	if t.turns%countersEvery != 0 || t.left() == 0 {
-		return nil
-	}
-	counters, err := t.Queue.Changed(ctx, t.left(), false)
-	if err != nil {
-		return err
-	}
-	return t.reflect(ctx, counters)
 }
 
-func (t *term) left() int { return max(0, int(t.budget.Tokens())) }
-
-// compare looks at routes that changed, and puts back what the budget does not reach.
-func (t *term) compare(ctx context.Context) error {
-	ids := t.take(checkPage)
-	if len(ids) == 0 {
-		return nil
+// forgetWritten forgets what the cache has caught up with.
+func (t *term) forgetWritten() {
+	for id := range t.written {
+		t.object(id)
 	}
-	statistics, err := t.Queue.Statistics(ctx, ids)
-	if err != nil {
-		t.add(ids)
-		return err
-	}
-	var later []string
-	for _, s := range statistics {
-		done := false
-		if err == nil {
-			done, err = t.write(ctx, s)
-		}
-		if !done {
-			later = append(later, s.SubscriptionID)
-		}
-	}
-	t.add(later)
-	return err
 }
 
-// reflect writes statistics and tells the queue which of them stand in the status now.
-func (t *term) reflect(ctx context.Context, statistics []queue.Statistics) error {
-	var done []queue.Statistics
-	var failed error
-	for _, s := range statistics {
-		var written bool
-		if written, failed = t.write(ctx, s); failed != nil {
+// scan compares the next page of all routes with their objects, once in a term. What is right costs nothing more.
+func (t *term) scan(ctx context.Context) {
+	if all, _ := t.backlog.len(time.Now()); t.complete || all >= scanBelow {
+		return
+	}
+	ids := make([]string, 0, scanPage)
+	for route := range t.r.options.Subscriptions.Table().After(t.scanned) {
+		if ids = append(ids, route.ID); len(ids) == scanPage {
 			break
 		}
-		if written {
-			done = append(done, s)
+	}
+	if len(ids) == 0 {
+		t.complete = true
+		return
+	}
+	statistics, err := t.statistics(ctx, ids)
+	if err != nil {
+		t.complain("Comparing all statuses", err)
+		return
+	}
+	for _, id := range ids {
+		if c := t.compare(id, statistics[id]); c != nil {
+			t.backlog.add(c.urgent, id)
 		}
 	}
-	if len(done) > 0 {
-		if err := t.Queue.Reflected(ctx, done); err != nil {
-			return err
-		}
-	}
-	return failed
+	t.scanned = ids[len(ids)-1]
 }
 
-// write brings one status up to date if it is not. It reports whether nothing is left to do, and an error that stops
-// the turn: the Kubernetes API is in trouble.
-func (t *term) write(ctx context.Context, s queue.Statistics) (done bool, err error) {
-	sub, route := t.Subscriptions.Subscription(s.SubscriptionID)
-	if sub == nil || route == nil {
-		return true, nil // gone, or not yet routed: then its route's change brings it back
+// change is a write to be made.
+type change struct {
+	work       *work
+	object     *v1alpha1.WebhookSubscription
+	report     report
+	statistics queue.Statistics
+	urgent     bool
+
+	result *v1alpha1.WebhookSubscription
+	err    error
+}
+
+// compare makes the change that an object needs, nil if it needs none or is gone.
+func (t *term) compare(id string, s queue.Statistics) *change {
+	object, route := t.object(id)
+	if object == nil {
+		return nil
 	}
-	status, changed := desired(sub, route, s, time.Now())
-	if !changed {
-		return true, nil
+	report := wanted(object, route, s, time.Now())
+	differs, urgent := report.difference(object)
+	if !differs {
+		return nil
 	}
-	if !t.budget.Allow() {
-		return false, nil
+	return &change{object: object, report: report, statistics: s, urgent: urgent}
+}
+
+// object is the latest of an object that is known, from the cache or a write.
+func (t *term) object(id string) (*v1alpha1.WebhookSubscription, *routing.Route) {
+	cached, route := t.r.options.Subscriptions.Subscription(id)
+	mine := t.written[id]
+	if mine == nil || cached == nil {
+		delete(t.written, id)
+		return cached, route
 	}
-	err = t.apply(ctx, sub, status)
-	if apierrors.IsNotFound(err) {
-		return true, nil
+	order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, mine.ResourceVersion)
+	if err != nil || order >= 0 {
+		delete(t.written, id)
+		return cached, route
 	}
+	return mine, route
+}
+
+// round compares and writes what waits, as far as the budget goes. It returns how long to wait for more budget, 0 if
+// there was enough or trouble has its own delay.
+func (t *term) round(ctx context.Context) (waitFor time.Duration) {
+	_, due := t.backlog.len(time.Now())
+	if due == 0 {
+		return 0
+	}
+	step := max(1, min(float64(due), t.r.options.WritesPerSecond/roundsASecond, float64(t.r.options.Burst)))
+	if missing := step - t.r.budget.Tokens(); missing > 0 {
+		return time.Duration(missing / t.r.options.WritesPerSecond * float64(time.Second))
+	}
+	taken := t.backlog.take(min(roundSize, int(t.r.budget.Tokens())), time.Now())
+	ids := make([]string, len(taken))
+	for i, w := range taken {
+		ids[i] = w.id
+	}
+	statistics, err := t.statistics(ctx, ids)
 	if err != nil {
-		return false, fmt.Errorf("apply the status of subscription %s/%s: %w", sub.Namespace, sub.Name, err)
+		t.complain("Reading statistics", err)
+		for _, w := range taken {
+			t.backlog.retry(w, time.Now())
+		}
+		return 0
 	}
-	return true, nil
+	t.settle(ctx, t.write(ctx, taken, statistics))
+	return 0
+}
+
+// write makes the changes that are needed. It returns what the statuses say now.
+func (t *term) write(ctx context.Context, taken []*work, statistics map[string]queue.Statistics) []queue.Statistics {
+	var right []queue.Statistics
+	var changes []*change
+	writing := errgroup.Group{}
+	writing.SetLimit(writers)
+	for _, w := range taken {
+		c := t.compare(w.id, statistics[w.id])
+		if c == nil {
+			right = append(right, statistics[w.id])
+			continue
+		}
+		t.r.budget.Allow() // there is enough for all that were taken
+		c.work = w
+		changes = append(changes, c)
+		writing.Go(func() error {
+			c.result, c.err = t.r.api.apply(ctx, c.object, c.report)
+			return nil
+		})
+	}
+	_ = writing.Wait()
+	for _, c := range changes {
+		if t.conclude(c) {
+			right = append(right, c.statistics)
+		}
+	}
+	return right
+}
+
+// conclude takes note of how a write ended, and tells whether nothing is left to do.
+func (t *term) conclude(c *change) bool {
+	switch {
+	case c.err == nil:
+		t.r.metrics.writes.WithLabelValues(resultWritten).Inc()
+		t.written[c.work.id] = c.result
+		return true
+	case apierrors.IsNotFound(c.err):
+		t.r.metrics.writes.WithLabelValues(resultGone).Inc()
+		return true
+	case apierrors.IsConflict(c.err): // the cache lags behind
+		t.r.metrics.writes.WithLabelValues(resultConflict).Inc()
+		delete(t.written, c.work.id)
+		t.backlog.retry(c.work, time.Now())
+		return false
+	default:
+		t.r.metrics.writes.WithLabelValues(resultFailed).Inc()
+		t.complain("Writing a status", c.err)
+		t.backlog.retry(c.work, time.Now())
+		return false
+	}
+}
+
+// settle marks what the statuses say. If that fails it is found again, and found right.
+func (t *term) settle(ctx context.Context, right []queue.Statistics) {
+	if len(right) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	if err := t.r.options.Queue.Reflected(ctx, right); err != nil {
+		t.complain("Marking statistics as reflected", err)
+	}
+}
+
+func (t *term) statistics(ctx context.Context, ids []string) (map[string]queue.Statistics, error) {
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	found, err := t.r.options.Queue.Statistics(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[string]queue.Statistics, len(ids))
+	for _, id := range ids {
+		byID[id] = queue.Statistics{SubscriptionID: id}
+	}
+	for _, s := range found {
+		byID[s.SubscriptionID] = s
+	}
+	return byID, nil
+}
+
+func (t *term) complain(during string, err error) {
+	t.r.complains.Do(func() {
+		t.r.log.Warn("Reflecting statistics into statuses goes on later",
+			slog.String("during", during), slog.Any("error", err))
+	})
 }
