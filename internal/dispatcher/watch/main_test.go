@@ -289,7 +289,7 @@ func (b *bench) subscribe(name string) *v1alpha1.WebhookSubscription {
 }
 
 // key makes the signing Secret of a subscription, as the manager does.
-func (b *bench) key(sub *v1alpha1.WebhookSubscription, value string) *corev1.Secret {
+func (b *bench) key(sub *v1alpha1.WebhookSubscription) *corev1.Secret {
 	b.Helper()
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
@@ -298,7 +298,7 @@ func (b *bench) key(sub *v1alpha1.WebhookSubscription, value string) *corev1.Sec
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(sub, v1alpha1.SubscriptionKind)},
 		},
 		Type:       v1alpha1.SecretTypeSigningKey,
-		StringData: map[string]string{v1alpha1.DefaultSigningKey: value},
+		StringData: map[string]string{v1alpha1.DefaultSigningKey: signingKeyText},
 	}
 	b.must(b.client.Create(b.Context(), secret))
 	return secret

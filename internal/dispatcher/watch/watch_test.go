@@ -22,7 +22,7 @@ import (
 func TestTableHoldsWhatThereIsAtTheStart(t *testing.T) {
 	b := newBench(t, nil)
 	with, without := b.subscribe("with"), b.subscribe("without")
-	b.key(with, signingKeyText)
+	b.key(with)
 	b.ready()
 	if r := b.route(with); r == nil || r.Hold != "" || !hasKey(signingKeyText)(r) {
 		t.Errorf("route with a Secret: %v, hold %q", r, r.Hold)
@@ -75,7 +75,7 @@ func TestTableFollowsSecrets(t *testing.T) {
 	sub := b.subscribe("secrets")
 	b.eventuallyRoute(sub, "waits for the Secret", holds(v1alpha1.ReasonSecretNotFound))
 
-	secret := b.key(sub, signingKeyText)
+	secret := b.key(sub)
 	b.eventuallyRoute(sub, "has the key", holds(""))
 	eventually(t, "the queue may send", func() bool { return !b.queue.get(idOf(sub)).Paused })
 
@@ -92,7 +92,7 @@ func TestSecretSignsOnlyWhileTheSubscriptionControlsIt(t *testing.T) {
 	b := newBench(t, nil)
 	b.ready()
 	sub := b.subscribe("owner")
-	secret := b.key(sub, signingKeyText)
+	secret := b.key(sub)
 	b.eventuallyRoute(sub, "has its own key", holds(""))
 
 	owners := secret.OwnerReferences
@@ -188,7 +188,7 @@ func TestListenersHearOfEveryChange(t *testing.T) {
 	b.ready()
 	sub := b.subscribe("heard")
 	eventually(t, "it is heard of", func() bool { return count(idOf(sub)) == 1 })
-	b.key(sub, signingKeyText)
+	b.key(sub)
 	eventually(t, "its Secret is heard of", func() bool { return count(idOf(sub)) == 2 })
 	stop()
 	b.must(b.client.Delete(t.Context(), sub))
