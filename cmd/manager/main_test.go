@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nexus.io/webhooks/test/configdoc"
 )
 
 func environment(variables map[string]string) func(string) string {
@@ -73,6 +75,10 @@ func TestAValueThatDoesNotParseStopsTheStartAndIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSettingsAreDocumented(t *testing.T) {
+	configdoc.Check(t, "manager", (&options{}).settings())
 }
 
 func TestHelpNamesEverySetting(t *testing.T) {
