@@ -13,7 +13,8 @@ const (
 	// countersShare is how often a place goes to counters although urgent work waits: one in so many.
 	countersShare = 5
 	retryAtFirst  = 250 * time.Millisecond
-	retryAtMost   = time.Minute
+	maxDoublings  = 5
+	retryAtMost   = 8 * time.Second
 )
 
 // work is a subscription whose status may have to be written.
@@ -31,22 +32,27 @@ type backlog struct {
 	places   map[string]*list.Element // of *work, in one of the lists
 	urgent   *list.List
 	counters *list.List
-	delayed  []*work // after a failure, not in a list
+	delayed  map[string]*work // after a failure, not in a list
 	taken    int
 	wake     chan struct{} // holds one token once there is something new
 }
 
 func newBacklog() *backlog {
 	return &backlog{
-		places: map[string]*list.Element{}, urgent: list.New(), counters: list.New(), wake: make(chan struct{}, 1),
+		places: map[string]*list.Element{}, urgent: list.New(), counters: list.New(), delayed: map[string]*work{},
+		wake: make(chan struct{}, 1),
 	}
 }
 
-// add lists a subscription. One that is listed keeps its place, unless it became urgent.
+// add lists subscriptions. One that is listed keeps its place, unless it became urgent; one that is delayed stays so.
 func (b *backlog) add(urgent bool, ids ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, id := range ids {
+		if late := b.delayed[id]; late != nil {
+			late.urgent = late.urgent || urgent
+			continue
+		}
 		b.place(&work{id: id, urgent: urgent})
 	}
 	select {
@@ -61,7 +67,7 @@ func (b *backlog) place(w *work) {
 		if !w.urgent || listed.urgent {
 			return
 		}
-		b.counters.Remove(at)
+		b.unlist(at, listed)
 	}
 	if w.urgent {
 		b.places[w.id] = b.urgent.PushBack(w)
@@ -72,11 +78,25 @@ func (b *backlog) place(w *work) {
 
 // retry lists work again that failed, after a delay that doubles each time.
 func (b *backlog) retry(w *work, now time.Time) {
-	w.notBy = now.Add(min(retryAtFirst<<min(w.tries, 8), retryAtMost))
+	w.notBy = now.Add(min(retryAtFirst<<min(w.tries, maxDoublings), retryAtMost))
 	w.tries++
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.delayed = append(b.delayed, w)
+	if at, ok := b.places[w.id]; ok { // it was listed again meanwhile
+		again, _ := at.Value.(*work)
+		w.urgent = w.urgent || again.urgent
+		b.unlist(at, again)
+	}
+	b.delayed[w.id] = w
+}
+
+func (b *backlog) unlist(at *list.Element, w *work) {
+	delete(b.places, w.id)
+	if w.urgent {
+		b.urgent.Remove(at)
+		return
+	}
+	b.counters.Remove(at)
 }
 
 // take hands over up to n pieces of work that may be tried now.
@@ -100,16 +120,12 @@ func (b *backlog) take(n int, now time.Time) []*work {
 
 // resume lists what was delayed long enough.
 func (b *backlog) resume(now time.Time) {
-	still := b.delayed[:0]
-	for _, w := range b.delayed {
-		if now.Before(w.notBy) {
-			still = append(still, w)
-			continue
+	for id, w := range b.delayed {
+		if !now.Before(w.notBy) {
+			delete(b.delayed, id)
+			b.place(w)
 		}
-		b.place(w)
 	}
-	clear(b.delayed[len(still):])
-	b.delayed = still
 }
 
 // len is how much waits, delayed work included; due is how much may be tried now.

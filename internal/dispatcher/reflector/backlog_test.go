@@ -33,7 +33,7 @@ func TestUrgentWorkGoesFirstAndCountersKeepTheirShare(t *testing.T) {
 func TestFailedWorkWaitsLongerEachTime(t *testing.T) {
 	b, now := newBacklog(), noon
 	b.add(true, "a")
-	for _, delay := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000} {
+	for _, delay := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 8000, 8000} {
 		delay *= time.Millisecond
 		work := b.take(1, now)
 		if len(work) != 1 {
@@ -51,12 +51,35 @@ func TestFailedWorkWaitsLongerEachTime(t *testing.T) {
 	}
 }
 
-func TestWorkThatFailedAndCameAgainIsListedOnce(t *testing.T) {
+func TestWorkThatFailedAndCameAgainWaitsAllTheSame(t *testing.T) {
 	b := newBacklog()
-	b.add(true, "a")
+	b.add(false, "a", "b")
 	b.retry(b.take(1, noon)[0], noon)
-	b.add(false, "a")
-	if got := taken(b, 9, noon.Add(time.Minute)); got != "a" {
-		t.Errorf("took %q", got)
+	b.add(true, "a")
+	if got := taken(b, 9, noon); got != "b" {
+		t.Errorf("took %q before its time", got)
+	}
+	b.add(false, "b")
+	if got := taken(b, 9, noon.Add(retryAtFirst)); got != "a b" {
+		t.Errorf("took %q, want what became urgent first", got)
+	}
+	if all, due := b.len(noon); all != 0 || due != 0 {
+		t.Errorf("%d left, %d due", all, due)
+	}
+}
+
+func TestWorkThatCameAgainWhileItWasTriedIsListedOnce(t *testing.T) {
+	for _, urgent := range []bool{false, true} {
+		b := newBacklog()
+		b.add(false, "a")
+		tried := b.take(1, noon)[0]
+		b.add(urgent, "a")
+		b.retry(tried, noon)
+		if all, due := b.len(noon); all != 1 || due != 0 {
+			t.Errorf("%d wait, %d due", all, due)
+		}
+		if got := b.take(9, noon.Add(retryAtFirst)); len(got) != 1 || got[0].urgent != urgent || got[0].tries != 1 {
+			t.Errorf("took %+v", got)
+		}
 	}
 }

@@ -38,14 +38,11 @@ func wanted(sub *v1alpha1.WebhookSubscription, route *routing.Route, s queue.Sta
 	return report{Conditions: []metav1.Condition{condition}, Delivery: delivery(s)}
 }
 
-// difference tells whether an object says something else, and whether that is its condition and not mere counters.
-func (r report) difference(sub *v1alpha1.WebhookSubscription) (differs, urgent bool) {
+// differs tells whether an object says something else.
+func (r report) differs(sub *v1alpha1.WebhookSubscription) bool {
 	is := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionDelivering)
-	should := r.Conditions[0]
-	urgent = is == nil || is.Status != should.Status || is.Reason != should.Reason ||
-		is.ObservedGeneration != should.ObservedGeneration
-	differs = urgent || is.Message != should.Message || !equality.Semantic.DeepEqual(sub.Status.Delivery, r.Delivery)
-	return differs, urgent
+	return is == nil || !equality.Semantic.DeepEqual(*is, r.Conditions[0]) ||
+		!equality.Semantic.DeepEqual(sub.Status.Delivery, r.Delivery)
 }
 
 // delivery converts counters to what the API server takes: times in seconds, no number below zero.
@@ -87,7 +84,7 @@ func Delivering(route *routing.Route, s queue.Statistics, now time.Time) metav1.
 		message += " " + waiting(s.Pending)
 	}
 	if s.BacklogFull && reason != v1alpha1.ReasonBacklogFull {
-		message += " The backlog is full: further deliveries are recorded as failed."
+		message = strings.TrimRight(message, ". ") + ". The backlog is full: further deliveries are recorded as failed."
 	}
 	return metav1.Condition{
 		Type: v1alpha1.ConditionDelivering, Status: status, Reason: reason, Message: shorten(message),
@@ -113,15 +110,15 @@ func held(route *routing.Route) (status metav1.ConditionStatus, reason, message 
 // sent judges by what became of the attempts so far.
 func sent(s queue.Statistics) (status metav1.ConditionStatus, reason, message string) {
 	switch {
-	case s.BacklogFull:
-		return metav1.ConditionFalse, v1alpha1.ReasonBacklogFull,
-			"New deliveries are recorded as failed, because too many wait. " + waiting(s.Pending) + failures(s)
 	case s.LastReason == queue.ReasonGone:
 		return metav1.ConditionFalse, v1alpha1.ReasonEndpointGone,
 			"The URL answered 410 Gone: it wants no more. Change spec.url or delete the subscription."
 	case s.LastReason == queue.ReasonEgressDenied:
 		return metav1.ConditionFalse, v1alpha1.ReasonEgressDenied,
 			"The operator's egress policy does not allow the URL's address: " + s.LastError
+	case s.BacklogFull:
+		return metav1.ConditionFalse, v1alpha1.ReasonBacklogFull,
+			"New deliveries are recorded as failed, because too many wait. " + waiting(s.Pending) + failures(s)
 	case s.ConsecutiveFailures >= queue.FailingAfter:
 		return metav1.ConditionFalse, v1alpha1.ReasonEndpointFailing, strings.TrimSpace(failures(s))
 	case s.LastSuccess.IsZero():

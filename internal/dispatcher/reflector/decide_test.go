@@ -4,6 +4,7 @@
 package reflector
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,19 @@ func TestDeliveringTellsWhatToActOnFirst(t *testing.T) {
 			LastError: "connection refused"}, metav1.ConditionFalse, v1alpha1.ReasonBacklogFull,
 			"New deliveries are recorded as failed, because too many wait. 9 deliveries wait. " +
 				"4 attempts in a row failed; the last got no answer: connection refused."},
+		"gone, and a full backlog of it": {active, queue.Statistics{ConsecutiveFailures: 9, LastStatusCode: 410,
+			LastReason: queue.ReasonGone, BacklogFull: true}, metav1.ConditionFalse, v1alpha1.ReasonEndpointGone,
+			"The URL answered 410 Gone: it wants no more. Change spec.url or delete the subscription. " +
+				"The backlog is full: further deliveries are recorded as failed."},
+		"denied, and a full backlog of it": {active, queue.Statistics{ConsecutiveFailures: 9, BacklogFull: true,
+			LastReason: queue.ReasonEgressDenied, LastError: "10.0.0.1 is private"}, metav1.ConditionFalse,
+			v1alpha1.ReasonEgressDenied, "The operator's egress policy does not allow the URL's address: " +
+				"10.0.0.1 is private. The backlog is full: further deliveries are recorded as failed."},
+		"held though paused, gone and full": {routing.Route{Active: true, Paused: true, Hold: v1alpha1.ReasonSecretConflict,
+			HoldDetail: "it is another's"}, queue.Statistics{LastReason: queue.ReasonGone}, metav1.ConditionFalse,
+			v1alpha1.ReasonSecretConflict, "Nothing can be sent: it is another's."},
+		"paused though gone": {routing.Route{Active: true, Paused: true}, queue.Statistics{LastReason: queue.ReasonGone},
+			metav1.ConditionUnknown, v1alpha1.ReasonPaused, "spec.paused is true: deliveries are kept and not sent."},
 		"gone": {active, queue.Statistics{ConsecutiveFailures: 1, LastStatusCode: 410, LastReason: queue.ReasonGone},
 			metav1.ConditionFalse, v1alpha1.ReasonEndpointGone,
 			"The URL answered 410 Gone: it wants no more. Change spec.url or delete the subscription."},
@@ -78,7 +92,7 @@ func TestTransitionTimeMovesWithTheStatusOnly(t *testing.T) {
 
 	first := wanted(sub, route, delivered, noon)
 	sub.Status.Conditions, sub.Status.Delivery = first.Conditions, first.Delivery
-	if differs, _ := wanted(sub, route, delivered, later).difference(sub); differs {
+	if wanted(sub, route, delivered, later).differs(sub) {
 		t.Error("what is right differs")
 	}
 	worse := delivered
@@ -87,20 +101,17 @@ func TestTransitionTimeMovesWithTheStatusOnly(t *testing.T) {
 	if got := second.Conditions[0].LastTransitionTime; !got.Time.Equal(noon) {
 		t.Errorf("the time moved to %v while the status stayed", got)
 	}
-	if differs, urgent := second.difference(sub); !differs || urgent {
-		t.Errorf("differs %v, urgent %v, want mere counters", differs, urgent)
+	if !second.differs(sub) {
+		t.Error("another count does not differ")
 	}
 	worse.ConsecutiveFailures = queue.FailingAfter
 	third := wanted(sub, route, worse, later)
 	if got := third.Conditions[0].LastTransitionTime; !got.Time.Equal(later) {
 		t.Errorf("the time is %v, want that of the change", got)
 	}
-	if differs, urgent := third.difference(sub); !differs || !urgent {
-		t.Errorf("differs %v, urgent %v, want urgent", differs, urgent)
-	}
 	edited := &routing.Route{Active: true, Generation: 3}
-	if _, urgent := wanted(sub, edited, delivered, later).difference(sub); !urgent {
-		t.Error("a new generation is not urgent")
+	if !wanted(sub, edited, delivered, later).differs(sub) {
+		t.Error("another generation does not differ")
 	}
 }
 
@@ -119,5 +130,19 @@ func TestTextsFitIntoAStatus(t *testing.T) {
 	}
 	if got := shorten("bad \xff byte"); !utf8.ValidString(got) {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestConditionShowsNoSecret(t *testing.T) {
+	route := routing.Route{Active: true, Keys: [][]byte{[]byte("hidden-key")},
+		Headers: []routing.Header{{Name: "Authorization", Value: "hidden-value", Secret: true}}}
+	held := route
+	held.Hold, held.HoldDetail = v1alpha1.ReasonSecretKeyInvalid, `key "x" of Secret "y" is no value`
+	for _, s := range []queue.Statistics{{}, {BacklogFull: true}, {ConsecutiveFailures: 3, LastError: "timeout"}} {
+		for _, r := range []routing.Route{route, held} {
+			if text := fmt.Sprint(Delivering(&r, s, noon)); strings.Contains(text, "hidden") {
+				t.Errorf("shows a secret: %s", text)
+			}
+		}
 	}
 }

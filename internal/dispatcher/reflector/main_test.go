@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -234,9 +236,58 @@ type counter struct {
 	next    http.RoundTripper
 	writes  *atomic.Int64
 	refusal *atomic.Int64 // how many are refused
+	log     *writeLog
+
+	away       *atomic.Bool // everything fails
+	turnedAway *atomic.Int64
+}
+
+// writeLog says when which status was written.
+type writeLog struct {
+	mu    sync.Mutex
+	at    []time.Time
+	names []string
+}
+
+func (l *writeLog) add(r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at = append(l.at, time.Now())
+	l.names = append(l.names, path.Base(path.Dir(r.URL.Path)))
+}
+
+// most is the largest number of writes in any period of length d.
+func (l *writeLog) most(d time.Duration) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most, from := 0, 0
+	for i, at := range l.at {
+		for at.Sub(l.at[from]) > d {
+			from++
+		}
+		most = max(most, i-from+1)
+	}
+	return most
+}
+
+// first counts, of the first n writes, those whose name starts with prefix.
+func (l *writeLog) first(n int, prefix string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := 0
+	for _, name := range l.names[:n] {
+		if strings.HasPrefix(name, prefix) {
+			count++
+		}
+	}
+	return count
 }
 
 func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.away.Load() {
+		c.turnedAway.Add(1)
+		return nil, errDown
+	}
 	if r.Method != http.MethodPatch || !strings.HasSuffix(r.URL.Path, "/status") {
 		return c.next.RoundTrip(r)
 	}
@@ -245,6 +296,7 @@ func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
 			Header: http.Header{}, Request: r}, nil
 	}
 	c.writes.Add(1)
+	c.log.add(r)
 	return c.next.RoundTrip(r)
 }
 
@@ -257,7 +309,12 @@ type bench struct {
 	source    *memorySource
 	writes    atomic.Int64
 	refusal   atomic.Int64
-	options   Options
+	log       writeLog
+
+	away       atomic.Bool
+	turnedAway atomic.Int64
+
+	options Options
 }
 
 func newBench(t *testing.T) *bench {
@@ -273,7 +330,9 @@ func newBench(t *testing.T) *bench {
 	b := &bench{T: t, client: c, namespace: cluster.Namespace(t.Context(), t, "reflector"), queue: newMemoryQueue(),
 		source: newMemorySource()}
 	config := rest.CopyConfig(cluster.Config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return counter{next, &b.writes, &b.refusal} })
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return counter{next, &b.writes, &b.refusal, &b.log, &b.away, &b.turnedAway}
+	})
 	b.options = Options{
 		Config: config, Queue: b.queue, Subscriptions: b.source, Namespace: b.namespace, Identity: "one",
 		WritesPerSecond: 1000, Burst: 1000, UrgentEvery: 20 * time.Millisecond, CountersEvery: 60 * time.Millisecond,
@@ -317,6 +376,42 @@ func (b *bench) subscribe(name string) (string, *v1alpha1.WebhookSubscription) {
 		b.Fatal(err)
 	}
 	return b.source.route(sub), sub
+}
+
+// manage writes the manager's part of a status, as the manager does.
+func (b *bench) manage(name string, ready metav1.ConditionStatus) {
+	b.Helper()
+	object := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
+		"host": "app.example",
+		"conditions": []any{map[string]any{"type": v1alpha1.ConditionReady, "status": string(ready), "message": "",
+			"reason": v1alpha1.ReasonReady, "lastTransitionTime": "2026-05-04T03:02:01Z"}},
+	}}}
+	object.SetGroupVersionKind(v1alpha1.SubscriptionKind)
+	object.SetNamespace(b.namespace)
+	object.SetName(name)
+	err := b.client.Status().Apply(b.Context(), client.ApplyConfigurationFromUnstructured(object),
+		client.FieldOwner(v1alpha1.FieldOwnerManager), client.ForceOwnership)
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// lockedBuilder is a log to be read while it is written.
+type lockedBuilder struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // follow has the source read the API server, as a cache without any delay.

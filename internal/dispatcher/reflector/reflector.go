@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 
 	"nexus.io/webhooks/api/v1alpha1"
 	"nexus.io/webhooks/internal/dispatcher/queue"
@@ -71,7 +73,8 @@ type Options struct {
 	UrgentEvery time.Duration
 	// CountersEvery is how often changed counters are looked for. Default: 5 seconds.
 	CountersEvery time.Duration
-	// LeaseDuration is how long others wait for an elected dispatcher that went silent. Default: 15 seconds.
+	// LeaseDuration is how long others wait for an elected dispatcher that went silent, in whole seconds. Default: 15
+	// seconds.
 	LeaseDuration time.Duration
 	// Registerer takes the metrics. Default: nobody does.
 	Registerer prometheus.Registerer
@@ -158,7 +161,7 @@ func (r *Reflector) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("prepare the election of the reflector: %w", err)
 		}
-		elector.Run(ctx)
+		elector.Run(klog.NewContext(ctx, logr.FromSlogHandler(calm{r.log.Handler(), r.complains})))
 	}
 	r.term.Lock() // the last term has ended
 	defer r.term.Unlock()

@@ -6,6 +6,9 @@ package reflector
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,14 +123,55 @@ func TestReportThatGoesBackIsWritten(t *testing.T) {
 	b.eventually("back", v1alpha1.ReasonDelivered)
 }
 
-func TestRefusedWriteIsTriedAgain(t *testing.T) {
+func TestWhatTheAPIRefusesStaysWithTheQueue(t *testing.T) {
 	b := newBench(t)
-	b.refusal.Store(1)
+	const refused = 4
+	b.refusal.Store(refused)
 	id, _ := b.subscribe("refused")
+	other, _ := b.subscribe("other")
 	b.queue.set(true, success(id, 1))
+	b.queue.set(false, success(other, 2))
 	b.follow()
 	b.start(nil)
+	within(t, patience, "all but one are refused", func() bool {
+		waiting := b.queue.waiting()
+		left := b.refusal.Load()
+		if left > 0 && waiting != 2 {
+			t.Fatalf("%d wait while the API refuses", waiting)
+		}
+		return left < 0
+	})
 	b.eventually("refused", v1alpha1.ReasonDelivered)
+	b.eventually("other", v1alpha1.ReasonDelivered)
+	within(t, patience, "all is marked as reflected", func() bool { return b.queue.waiting() == 0 })
+}
+
+// TestEachWriterKeepsItsPart has manager and dispatcher write in turns, each as the field owner that it is.
+func TestEachWriterKeepsItsPart(t *testing.T) {
+	b := newBench(t)
+	id, _ := b.subscribe("both")
+	b.follow()
+	b.start(nil)
+	types := func() string {
+		var all []string
+		for _, c := range b.get("both").Status.Conditions {
+			all = append(all, c.Type+"="+string(c.Status))
+		}
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	}
+	b.eventually("both", v1alpha1.ReasonNoDeliveryYet)
+	b.manage("both", metav1.ConditionFalse)
+	if got := types(); got != "Delivering=Unknown Ready=False" {
+		t.Errorf("after the manager wrote: %s", got)
+	}
+	b.queue.set(true, success(id, 3))
+	b.eventually("both", v1alpha1.ReasonDelivered)
+	b.manage("both", metav1.ConditionTrue)
+	status := b.get("both").Status
+	if got := types(); got != "Delivering=True Ready=True" || status.Delivery.Successful != 3 || status.Host != "app.example" {
+		t.Errorf("in the end: %s, %+v", got, status)
+	}
 }
 
 func TestQueueAwayAndBack(t *testing.T) {
@@ -175,21 +219,46 @@ func TestObjectOfTheSameNameIsNotMistaken(t *testing.T) {
 	}
 }
 
-func TestWritesStayWithinTheBudget(t *testing.T) {
+func TestWritesStayWithinTheBudgetAndUrgentOnesDoNotStarveTheOthers(t *testing.T) {
 	b := newBench(t)
-	const subscriptions, perSecond, burst = 40, 20, 10
-	for i := range subscriptions {
-		b.subscribe(fmt.Sprintf("budget-%d", i))
+	const half, perSecond, burst = 100, 20, 10
+	for i := range half {
+		urgent, _ := b.subscribe(fmt.Sprintf("urgent-%d", i))
+		counters, _ := b.subscribe(fmt.Sprintf("counters-%d", i))
+		b.queue.set(true, success(urgent, 1))
+		b.queue.set(false, success(counters, 1))
 	}
-	began := time.Now()
 	b.start(func(o *Options) { o.WritesPerSecond, o.Burst = perSecond, burst })
-	within(t, patience, "all is written", func() bool {
-		allowed := burst + perSecond*time.Since(began).Seconds()
-		if n := b.writes.Load(); float64(n) > allowed+1 {
-			t.Fatalf("%d writes where %.0f were allowed", n, allowed)
-		}
-		return b.writes.Load() >= subscriptions
-	})
+	within(t, patience, "all is reflected", func() bool { return b.queue.waiting() == 0 })
+	if n := b.writes.Load(); n != 2*half {
+		t.Errorf("%d writes for %d statuses", n, 2*half)
+	}
+	// One more than the budget: the clock of this side of the connection is not that of the budget.
+	if n := b.log.most(time.Second); n > perSecond+burst+1 {
+		t.Errorf("%d writes in one second", n)
+	}
+	if n := b.log.most(5 * time.Second); n > 5*perSecond+burst+1 {
+		t.Errorf("%d writes in five seconds", n)
+	}
+	if n := b.log.first(half, "urgent"); n < half*7/10 || n > half*9/10 {
+		t.Errorf("%d of the first %d writes were urgent", n, half)
+	}
+}
+
+func TestChangeOfStateOvertakesTheScanOfANewTerm(t *testing.T) {
+	b := newBench(t)
+	const others = 100
+	for i := range others {
+		b.subscribe(fmt.Sprintf("scanned-%d", i))
+	}
+	id, _ := b.subscribe("overtakes")
+	b.start(func(o *Options) { o.UrgentEvery, o.WritesPerSecond, o.Burst = 0, 10, 10 })
+	within(t, patience, "the budget is used up", func() bool { return b.writes.Load() > 20 })
+	if b.writes.Load() > others/2 {
+		t.Fatal("there is too little left to overtake")
+	}
+	b.queue.set(true, success(id, 1))
+	within(t, 2*time.Second, "the state", func() bool { return b.delivering("overtakes").Reason == v1alpha1.ReasonDelivered })
 }
 
 func TestOneAtATimeIsInOffice(t *testing.T) {
@@ -222,6 +291,30 @@ func TestStateArrivesWithinTwoSecondsAndCountersWithinTen(t *testing.T) {
 	within(t, 2*time.Second, "the state", func() bool { return b.delivering("timely").Reason == v1alpha1.ReasonDelivered })
 	b.queue.set(false, success(id, 2))
 	within(t, 10*time.Second, "the counters", func() bool { return b.get("timely").Status.Delivery.Successful == 2 })
+}
+
+func TestReflectorWithoutAQueueAsksItOnceInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source, q := newMemorySource(), newMemoryQueue()
+		source.route(&v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "a"}})
+		q.setDown(true)
+		var log strings.Builder
+		r, err := New(Options{Config: &rest.Config{Host: "127.0.0.1:1"}, Queue: q, Subscriptions: source, Namespace: "n",
+			Identity: "i", Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const seconds = 60
+		ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
+		defer cancel()
+		r.serve(ctx)
+		if n := q.called(); n > 3*seconds {
+			t.Errorf("%d calls in %d s", n, seconds)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n < 1 || n > 3 {
+			t.Errorf("%d warnings in a minute: %s", n, log.String())
+		}
+	})
 }
 
 func TestIdleReflectorAsksTheQueueLessThanTwiceASecond(t *testing.T) {
@@ -266,4 +359,22 @@ func TestNobodyStandsForElectionWithAnIncompleteTable(t *testing.T) {
 	b.source.setLoading(false)
 	stop()
 	b.eventually("loading", v1alpha1.ReasonNoDeliveryYet)
+}
+
+func TestElectionWithoutTheAPIIsCalmInTheLogAndGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.away.Store(true)
+	var log lockedBuilder
+	b.subscribe("later")
+	b.follow()
+	b.start(func(o *Options) {
+		o.LeaseDuration = time.Second
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	within(t, patience, "it tries again and again", func() bool { return b.turnedAway.Load() > 5 })
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("the log has %d lines: %s", n, log.String())
+	}
+	b.away.Store(false)
+	b.eventually("later", v1alpha1.ReasonNoDeliveryYet)
 }

@@ -5,6 +5,7 @@ package reflector
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -39,7 +40,7 @@ type term struct {
 	// back to what was before would seem to need no write.
 	written map[string]*v1alpha1.WebhookSubscription
 
-	nextUrgent, nextCounters time.Time
+	nextUrgent, nextCounters, nextScan time.Time
 }
 
 func newTerm(r *Reflector) *term {
@@ -61,13 +62,15 @@ func (t *term) wait(ctx context.Context, d time.Duration) {
 	now := time.Now()
 	all, due := t.backlog.len(now)
 	t.r.metrics.waiting.Set(float64(all))
-	if d == 0 && (due > 0 || !t.complete && all < scanBelow) {
-		return
-	}
 	wake := t.backlog.wake
-	if d > 0 {
+	switch {
+	case d > 0:
 		wake = nil
-	} else {
+	case due > 0 || t.scans(all, now):
+		return
+	case all > 0:
+		d = min(time.Until(t.nextUrgent), retryAtFirst)
+	default:
 		d = time.Until(t.nextUrgent)
 	}
 	timer := time.NewTimer(d)
@@ -100,7 +103,7 @@ func (t *term) list(ctx context.Context, urgent bool) {
 	all, _ := t.backlog.len(time.Now())
 	changed, err := t.r.options.Queue.Changed(ctx, min(all+lookAhead, lookAtMost), urgent)
 	if err != nil {
-		t.complain("Looking for changed statistics", err)
+		t.complain(ctx, "Looking for changed statistics", err)
 		return
 	}
 	for _, s := range changed {
@@ -115,9 +118,15 @@ func (t *term) forgetWritten() {
 	}
 }
 
-// scan compares the next page of all routes with their objects, once in a term. What is right costs nothing more.
+// scans tells whether a page may be scanned now.
+func (t *term) scans(waiting int, now time.Time) bool {
+	return !t.complete && waiting < scanBelow && !now.Before(t.nextScan)
+}
+
+// scan compares the next page of all routes with their objects, once in a term. What is right costs nothing more, and
+// what is not is no more urgent than counters: the queue still knows whose health changed.
 func (t *term) scan(ctx context.Context) {
-	if all, _ := t.backlog.len(time.Now()); t.complete || all >= scanBelow {
+	if all, _ := t.backlog.len(time.Now()); !t.scans(all, time.Now()) {
 		return
 	}
 	ids := make([]string, 0, scanPage)
@@ -132,12 +141,13 @@ func (t *term) scan(ctx context.Context) {
 	}
 	statistics, err := t.statistics(ctx, ids)
 	if err != nil {
-		t.complain("Comparing all statuses", err)
+		t.complain(ctx, "Comparing all statuses", err)
+		t.nextScan = time.Now().Add(t.r.options.UrgentEvery)
 		return
 	}
 	for _, id := range ids {
-		if c := t.compare(id, statistics[id]); c != nil {
-			t.backlog.add(c.urgent, id)
+		if t.compare(id, statistics[id]) != nil {
+			t.backlog.add(false, id)
 		}
 	}
 	t.scanned = ids[len(ids)-1]
@@ -149,7 +159,6 @@ type change struct {
 	object     *v1alpha1.WebhookSubscription
 	report     report
 	statistics queue.Statistics
-	urgent     bool
 
 	result *v1alpha1.WebhookSubscription
 	err    error
@@ -162,11 +171,10 @@ func (t *term) compare(id string, s queue.Statistics) *change {
 		return nil
 	}
 	report := wanted(object, route, s, time.Now())
-	differs, urgent := report.difference(object)
-	if !differs {
+	if !report.differs(object) {
 		return nil
 	}
-	return &change{object: object, report: report, statistics: s, urgent: urgent}
+	return &change{object: object, report: report, statistics: s}
 }
 
 // object is the latest of an object that is known, from the cache or a write.
@@ -203,7 +211,7 @@ func (t *term) round(ctx context.Context) (waitFor time.Duration) {
 	}
 	statistics, err := t.statistics(ctx, ids)
 	if err != nil {
-		t.complain("Reading statistics", err)
+		t.complain(ctx, "Reading statistics", err)
 		for _, w := range taken {
 			t.backlog.retry(w, time.Now())
 		}
@@ -235,7 +243,7 @@ func (t *term) write(ctx context.Context, taken []*work, statistics map[string]q
 	}
 	_ = writing.Wait()
 	for _, c := range changes {
-		if t.conclude(c) {
+		if t.conclude(ctx, c) {
 			right = append(right, c.statistics)
 		}
 	}
@@ -243,7 +251,7 @@ func (t *term) write(ctx context.Context, taken []*work, statistics map[string]q
 }
 
 // conclude takes note of how a write ended, and tells whether nothing is left to do.
-func (t *term) conclude(c *change) bool {
+func (t *term) conclude(ctx context.Context, c *change) bool {
 	switch {
 	case c.err == nil:
 		t.r.metrics.writes.WithLabelValues(resultWritten).Inc()
@@ -259,7 +267,7 @@ func (t *term) conclude(c *change) bool {
 		return false
 	default:
 		t.r.metrics.writes.WithLabelValues(resultFailed).Inc()
-		t.complain("Writing a status", c.err)
+		t.complain(ctx, "Writing a status", c.err)
 		t.backlog.retry(c.work, time.Now())
 		return false
 	}
@@ -273,7 +281,7 @@ func (t *term) settle(ctx context.Context, right []queue.Statistics) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	if err := t.r.options.Queue.Reflected(ctx, right); err != nil {
-		t.complain("Marking statistics as reflected", err)
+		t.complain(ctx, "Marking statistics as reflected", err)
 	}
 }
 
@@ -294,7 +302,11 @@ func (t *term) statistics(ctx context.Context, ids []string) (map[string]queue.S
 	return byID, nil
 }
 
-func (t *term) complain(during string, err error) {
+// complain logs trouble now and then; the end of the term is none.
+func (t *term) complain(ctx context.Context, during string, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
 	t.r.complains.Do(func() {
 		t.r.log.Warn("Reflecting statistics into statuses goes on later",
 			slog.String("during", during), slog.Any("error", err))
