@@ -36,7 +36,8 @@ type Arrival struct {
 }
 
 // Receiver listens on loopback. Paths: /ok/..., /status/CODE/..., /hang/... (until the sender gives up, or Close),
-// /slow/MILLISECONDS/..., /flaky/N/... (every Nth is taken, the others get 503).
+// /slow/MILLISECONDS/..., /flaky/N/... (every Nth is taken, the others get 503), /busy/SECONDS/... (the first gets 503
+// with Retry-After, the others are taken).
 type Receiver struct {
 	URL string
 
@@ -45,6 +46,8 @@ type Receiver struct {
 	mu       sync.Mutex
 	arrivals []Arrival
 	counts   map[string]int // by path
+	present  map[string]int // requests that are being answered, by path
+	most     map[string]int // the most of them so far
 	changed  chan struct{}  // closed and replaced at each arrival
 }
 
@@ -59,7 +62,7 @@ func Start() (*Receiver, error) {
 	}
 	r := &Receiver{
 		URL: "http://" + listener.Addr().String(), release: make(chan struct{}), counts: map[string]int{},
-		changed: make(chan struct{}),
+		present: map[string]int{}, most: map[string]int{}, changed: make(chan struct{}),
 	}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = r.server.Serve(listener) }()
@@ -75,6 +78,7 @@ func (r *Receiver) Close() {
 // ServeHTTP implements http.Handler.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	at := time.Now()
+	defer r.enter(q.URL.Path)()
 	body, err := io.ReadAll(io.LimitReader(q.Body, maxBody))
 	if err != nil {
 		return // the sender died; nothing whole arrived
@@ -89,6 +93,8 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		Header: q.Header.Clone(), Body: string(body),
 	})
 	switch words := strings.Split(q.URL.Path, "/"); words[1] {
+	case "busy":
+		w.Header().Set("Retry-After", words[2])
 	case "hang":
 		select {
 		case <-q.Context().Done():
@@ -102,6 +108,26 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		}
 	}
 	w.WriteHeader(status)
+}
+
+// enter counts a request until the returned function is called.
+func (r *Receiver) enter(path string) (leave func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.present[path]++
+	r.most[path] = max(r.most[path], r.present[path])
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.present[path]--
+	}
+}
+
+// MostAtOnce is how many requests for path were being answered at once at the most.
+func (r *Receiver) MostAtOnce(path string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.most[path]
 }
 
 func (r *Receiver) note(a Arrival) int {
@@ -124,7 +150,7 @@ func answer(path string, count int) int {
 	switch {
 	case words[1] == "status":
 		return n
-	case words[1] == "flaky" && n > 0 && count%n != 0:
+	case words[1] == "flaky" && n > 0 && count%n != 0, words[1] == "busy" && count == 1:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusOK
