@@ -20,6 +20,8 @@ const (
 )
 
 // go-redis would write a line of its own for every attempt to connect; a shard says once that Redis is away.
+//
+//nolint:gochecknoinits // one setting for the whole process, which must stand before its first client
 func init() { redis.SetLogger(silence{}) }
 
 type silence struct{}

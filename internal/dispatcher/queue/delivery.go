@@ -23,6 +23,7 @@ type Publication struct {
 // Outcome says what became of a Publication.
 type Outcome int
 
+// What becomes of a publication.
 const (
 	Queued    Outcome = iota // every target is in the queue (or recorded as failed: backlog full)
 	Duplicate                // seen before: Targets are those of the first time, nothing was queued
@@ -57,6 +58,7 @@ type Lease struct {
 // Result says how an attempt ended for the queue.
 type Result int
 
+// How an attempt ends.
 const (
 	Done    Result = iota // the endpoint took it
 	Retry                 // try again after RetryAfter

@@ -5,6 +5,6 @@
 // all replicas in any 60 seconds, and that statistics change in the same step as the state (Audit proves it).
 // It knows limits, not routes: nothing of URLs, secrets, HTTP or Kubernetes.
 //
-// All steps are Lua scripts (scripts/, each with its contract). One goroutine for each shard gathers what publishers and
-// senders bring meanwhile and sends it in one round trip, which ends with leasing what may run now.
+// All steps are Lua scripts (scripts/, each with its contract). One goroutine for each shard gathers what publishers
+// and senders bring meanwhile and sends it in one round trip, which ends with leasing what may run now.
 package queue

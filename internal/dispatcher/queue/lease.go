@@ -8,7 +8,8 @@ import (
 
 func (s *shard) leaseArgs(room reservation) []any {
 	return []any{
-		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher, milliseconds(maxSleep),
+		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher,
+		milliseconds(maxSleep),
 	}
 }
 

@@ -39,12 +39,13 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 	q.enqueue(firsts)
 	var rest []*publishCall
 	owner := map[*publishCall]int{}
-	for i, call := range firsts {
+	for i := range publications {
+		p, call := &publications[i], firsts[i]
 		if err := call.wait(ctx); err != nil {
-			return nil, fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+			return nil, fmt.Errorf("publish event %s: %w", p.EventID, err)
 		}
-		receipts[i] = call.answer(publications[i].Targets)
-		for _, part := range q.furtherParts(&publications[i], receipts[i]) {
+		receipts[i] = call.answer(p.Targets)
+		for _, part := range q.furtherParts(p, receipts[i]) {
 			owner[part] = i
 			rest = append(rest, part)
 		}

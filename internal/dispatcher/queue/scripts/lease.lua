@@ -8,7 +8,6 @@
 -- Never gives a delivery twice while its lease holds, never one before its time, beyond a place or a rate limit.
 -- Where work is left that this dispatcher has no room for, it wakes another one that sleeps.
 local now = clock()
-whatever_the_memory()
 local most, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local deliveries = prefix .. 'deliveries'
 local back = {}   -- subscription id -> deliveries that go back to the head of fresh
@@ -36,6 +35,7 @@ local function reclaim()
   local ids, ended, events, sizes, sent = {}, {}, {}, {}, {}
   for i, member in ipairs(members) do ids[i] = string.match(member, ':(.*)$') end
   local records = gather('HMGET', deliveries, ids)
+  load_owners(records)
   for i = #ids, 1, -1 do
     local sub, attempts, _, size, event = parse(records[i])
     local s = sub and subscription(sub)
@@ -66,8 +66,8 @@ local subs = {}
 if most > 0 then subs = call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, most) end
 local share = #subs > 0 and math.max(tonumber(ARGV[5]), math.ceil(most / #subs)) or 0
 local ids, owner = {}, {}
-load(subs)
-for _, id in ipairs(subs) do
+for i, id in ipairs(subs) do
+  if (i - 1) % 32 == 0 then load({unpack(subs, i, math.min(i + 31, #subs))}) end   -- the last are rarely reached
   local s = subscription(id)
   local n, before = 0, #ids
   if s then
@@ -96,6 +96,8 @@ for _, id in ipairs(subs) do
   if s then s.turn = #ids == before end   -- the others have had theirs once something is given
   if #ids >= most then break end
 end
+
+if expired + #ids == 0 then whatever_the_memory() end   -- otherwise something was freed
 
 -- 3. Their records, up to the bytes; what is over goes back to where it was.
 local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0

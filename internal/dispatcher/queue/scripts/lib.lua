@@ -230,6 +230,15 @@ local function record(sub, attempts, created, size, event)
   return table.concat({sub, attempts, created, size, event}, '|')
 end
 
+-- Reads the subscriptions of these records in one call.
+local function load_owners(records)
+  local ids = {}
+  for _, r in ipairs(records) do
+    if r then ids[#ids + 1] = string.match(r, '^[^|]*') end
+  end
+  load(ids)
+end
+
 -- Removes finished deliveries and drops their references to the payloads, which go with their last one.
 -- ids: list of delivery ids; events: event id -> how many of them; sizes: event id -> bytes of its payload.
 local function finish(ids, events, sizes)

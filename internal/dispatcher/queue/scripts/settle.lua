@@ -5,7 +5,6 @@
 -- Returns 1 settled or 0 stale for each.
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
-whatever_the_memory()
 local items, members, i = {}, {}, 3
 for n = 1, tonumber(ARGV[2]) do
   items[n] = {
@@ -28,9 +27,10 @@ end
 if #valid == 0 then return answer end
 local claims = {}
 for member in pairs(held) do claims[#claims + 1] = member end
-variadic('ZREM', prefix .. 'leases', claims)
+variadic('ZREM', prefix .. 'leases', claims)   -- first, since it frees: a full Redis lets the rest be written
 
 local records = gather('HMGET', prefix .. 'deliveries', ids)
+load_owners(records)
 local ended, events, sizes, rewritten, heads, later, sent = {}, {}, {}, {}, {}, {}, {}
 local stats = {}   -- subscription id -> what this call adds to its counters
 local totals = {ok = 0, failed = 0, canceled = 0}
