@@ -44,7 +44,6 @@ func wait(t *testing.T, s *stack.Stack, path string, count int) []receiver.Arriv
 
 // A key that is edited signs what is sent from then on, without a restart.
 func TestAKeyThatIsEditedSignsTheNextDelivery(t *testing.T) {
-	t.Parallel()
 	s := start(t, 1)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "own", Namespace: s.Namespace},
@@ -79,7 +78,6 @@ func TestAKeyThatIsEditedSignsTheNextDelivery(t *testing.T) {
 }
 
 func TestWhatWaitsForADeletedSubscriptionIsCancelled(t *testing.T) {
-	t.Parallel()
 	s := start(t, 2)
 	sub := subscribe(t, s, "deleted", "/ok/deleted", func(spec *v1alpha1.WebhookSubscriptionSpec) {
 		spec.Paused = new(true)
@@ -102,7 +100,6 @@ func TestWhatWaitsForADeletedSubscriptionIsCancelled(t *testing.T) {
 
 // Without the manager deliveries go on; a subscription that is new meanwhile has no key, so its events wait for it.
 func TestWithoutTheManagerNothingIsLost(t *testing.T) {
-	t.Parallel()
 	s := start(t, 1)
 	subscribe(t, s, "old", "/ok/old", nil)
 	s.Manager.Kill()
@@ -113,9 +110,7 @@ func TestWithoutTheManagerNothingIsLost(t *testing.T) {
 	late.Spec = v1alpha1.WebhookSubscriptionSpec{
 		URL: s.Receiver.URL + "/ok/late", Events: []string{"*"}, Filter: &v1alpha1.EventFilter{Project: "late"},
 	}
-	if err := s.Client.Create(t.Context(), late); err != nil {
-		t.Fatal(err)
-	}
+	create(t, s, late)
 	eventually(t, 15*time.Second, "the status says what is missing", func(ctx context.Context) error {
 		return condition(ctx, s, late, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
 	})
@@ -145,7 +140,6 @@ func condition(ctx context.Context, s *stack.Stack, sub *v1alpha1.WebhookSubscri
 
 // What endpoints say beside success and failure: come back later, and never again.
 func TestEndpointsAreHeard(t *testing.T) {
-	t.Parallel()
 	s := start(t, 1)
 	subscribe(t, s, "busy", "/busy/3/x", func(spec *v1alpha1.WebhookSubscriptionSpec) {
 		spec.Retry = &v1alpha1.RetryPolicy{InitialDelaySeconds: new(int32(1)), MaxDelaySeconds: new(int32(60))}
@@ -173,7 +167,6 @@ func TestEndpointsAreHeard(t *testing.T) {
 }
 
 func TestMaxInFlightHoldsOverDispatchersAndIsUsed(t *testing.T) {
-	t.Parallel()
 	const most = 5
 	s := start(t, 2)
 	subscribe(t, s, "few", "/slow/50/few", func(spec *v1alpha1.WebhookSubscriptionSpec) {
@@ -191,7 +184,6 @@ func TestMaxInFlightHoldsOverDispatchersAndIsUsed(t *testing.T) {
 
 // A first signal waits for what is under way, a second one does not.
 func TestASecondSignalEndsItAtOnce(t *testing.T) {
-	t.Parallel()
 	s := start(t, 1, "--lease-time=3")
 	subscribe(t, s, "impatient", "/hang/impatient", nil)
 	accepted(t, s, "impatient", "impatient-1")

@@ -52,9 +52,7 @@ func subscribe(t *testing.T, s *stack.Stack, name, path string, change func(*v1a
 	if change != nil {
 		change(&sub.Spec)
 	}
-	if err := s.Client.Create(t.Context(), sub); err != nil {
-		t.Fatal(err)
-	}
+	create(t, s, sub)
 	eventually(t, 30*time.Second, "subscription "+name+" is ready and routed", func(ctx context.Context) error {
 		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(sub), sub); err != nil {
 			return err
@@ -73,6 +71,19 @@ func subscribe(t *testing.T, s *stack.Stack, name, path string, change func(*v1a
 	return sub
 }
 
+// create makes a subscription that ends with the test: the cluster is shared, and so every stack sees it.
+func create(t *testing.T, s *stack.Stack, sub *v1alpha1.WebhookSubscription) {
+	t.Helper()
+	if err := s.Client.Create(t.Context(), sub); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(s.Client.Delete(context.Background(), sub)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // eventually polls until check returns nil.
 func eventually(t *testing.T, limit time.Duration, what string, check func(context.Context) error) {
 	t.Helper()
@@ -80,14 +91,18 @@ func eventually(t *testing.T, limit time.Duration, what string, check func(conte
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return
 		}
+		if ctx.Err() == nil { // else it may only tell of its end
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %s: %v", what, limit, err)
+			t.Fatalf("%s: not within %s: %v", what, limit, last)
 		case <-tick.C:
 		}
 	}
