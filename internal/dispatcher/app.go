@@ -191,7 +191,7 @@ func (a *App) checkRedis(ctx context.Context) error {
 	select {
 	case <-a.checked:
 	default:
-		return errors.New("Redis was not reached yet")
+		return errors.New("not reached yet, or not found to suit")
 	}
 	return a.queue.Ping(ctx)
 }
@@ -213,7 +213,7 @@ func (a *App) Run(ctx context.Context) error {
 	for _, l := range []*listener{a.api, a.metrics} {
 		group.run(l.serve) // at once, so that probes see what is missing
 	}
-	group.run(func() error { return a.work(group, serving, working) })
+	group.run(func() error { return a.work(serving, working, group) })
 
 	<-serving.Done()
 	err := a.stop(endWork)
@@ -241,7 +241,7 @@ func (g *failing) run(do func() error) {
 }
 
 // work runs the rooms: those that follow the cluster until serving ends, the queue until working ends.
-func (a *App) work(group *failing, serving, working context.Context) error {
+func (a *App) work(serving, working context.Context, group *failing) error {
 	suits, err := a.checkUntilReached(serving)
 	if err != nil || !suits {
 		return err

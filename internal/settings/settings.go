@@ -107,7 +107,9 @@ func (s *Set) Int(target *int, flag, variable string, byDefault, least, most int
 }
 
 // Seconds adds a time from least to most. A plain number is in seconds; "1m30s" works too.
-func (s *Set) Seconds(target *time.Duration, flag, variable string, byDefault, least, most time.Duration, usage string) {
+func (s *Set) Seconds(target *time.Duration, flag, variable string, byDefault, least, most time.Duration,
+	usage string,
+) {
 	*target = byDefault
 	s.add(&setting{flag: flag, variable: variable, placeholder: "SECONDS", byDefault: seconds(byDefault), usage: usage,
 		bounds: fmt.Sprintf("From %s to %s.", seconds(least), seconds(most)), parse: func(text string) error {
