@@ -23,8 +23,12 @@ func (q *Queue) Configure(ctx context.Context, limits []Limits) error {
 			if err != nil {
 				return fmt.Errorf("configure %d subscriptions: %w", len(chunk), err)
 			}
-			for _, l := range chunk {
+			for i, l := range chunk {
 				q.configured.Store(l.SubscriptionID, l)
+				if number(reply[i+1]) == cancelled {
+					q.Logger.WarnContext(ctx, "Subscription was cancelled as deleted, but is here again: it gets no deliveries "+
+						"until it is made anew", "subscription", l.SubscriptionID)
+				}
 			}
 			if number(reply[0]) >= 0 {
 				q.shards[index].wakeUp()
@@ -33,6 +37,10 @@ func (q *Queue) Configure(ctx context.Context, limits []Limits) error {
 	}
 	return nil
 }
+
+// cancelled is configure's answer for a subscription that Cancel ended. Its id comes back only where an old state of
+// the cluster is restored.
+const cancelled = 3
 
 func configureArgs(limits []Limits) []any {
 	args := make([]any, 0, 1+7*len(limits))

@@ -70,7 +70,7 @@ func TestConfigureScript(t *testing.T) {
 				two(r)
 				r.cancel("s1", 10)
 			},
-			call: func(r *rig) string { return r.configure("s1 2 60 2 3 1 0") }, answer: "[-1 2]",
+			call: func(r *rig) string { return r.configure("s1 2 60 2 3 1 0") }, answer: "[-1 3]",
 		},
 	})
 }

@@ -28,7 +28,10 @@ const (
 	Queued    Outcome = iota // every target is in the queue (or recorded as failed: backlog full)
 	Duplicate                // seen before: Targets are those of the first time, nothing was queued
 	Conflict                 // the same id was seen with another fingerprint, nothing was queued
-	Full                     // the queue as a whole is full, nothing was queued (or not all: see Publish)
+	Full                     // the queue as a whole is full, nothing was queued
+	// Unqueued: Redis did not say that all of it is queued. The publisher must send it again; with a Fingerprint, only
+	// what is missing is queued then.
+	Unqueued
 )
 
 // Receipt answers a Publication.

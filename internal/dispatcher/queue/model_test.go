@@ -163,7 +163,9 @@ func (m *model) configure(id string, generation, rate, places, limit int, active
 	wanted := modelSub{generation: generation, rate: rate, places: places, limit: limit, active: active, paused: paused}
 	is := modelSub{generation: s.generation, rate: s.rate, places: s.places, limit: s.limit, active: s.active, paused: s.paused}
 	switch {
-	case s.gone || generation < s.generation:
+	case s.gone:
+		return 3
+	case generation < s.generation:
 		return 2
 	case s.known && fmt.Sprint(wanted) == fmt.Sprint(is):
 		return 0

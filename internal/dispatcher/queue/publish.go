@@ -3,16 +3,16 @@ package queue
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
 // publishCall is the part of a Publication that one shard takes in one step.
 type publishCall struct {
-	id          string // of the event, with the number of the part behind it where an event has several
+	id          string // of the event, with that of a delivery behind it in all steps but the first
 	fingerprint string
 	receipt     string // the whole receipt, kept by the first part
 	payload     string
+	further     bool // the first part is queued: this one belongs to it and is not refused for want of room
 	targets     []Target
 
 	attempted bool // it was configured and sent again once
@@ -27,9 +27,9 @@ type publishCall struct {
 // Publish queues events with their deliveries and returns once Redis has them, a receipt for each in order. Calls that
 // arrive together share a round trip.
 //
-// An event of up to 1,000 matches in one shard is queued in one step: wholly or not at all. Of one in several steps a
-// part may be queued when the answer is an error or Full; published again with its Fingerprint, only what is missing
-// is queued. An error (it wraps ErrUnavailable) says that the caller must take the events as not accepted.
+// An event of up to 500 matches in one shard is queued in one step: wholly or not at all. A larger one takes several,
+// and takes turns with others'. The error (it wraps ErrUnavailable) says that some events are Unqueued; the receipts of
+// the others hold all the same.
 func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Receipt, error) {
 	receipts := make([]Receipt, len(publications))
 	firsts := make([]*publishCall, len(publications))
@@ -37,31 +37,29 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 		firsts[i] = q.firstPart(&publications[i])
 	}
 	q.enqueue(firsts)
-	var rest []*publishCall
-	owner := map[*publishCall]int{}
+	var trouble error
+	parts := make([][]*publishCall, len(publications))
 	for i := range publications {
 		p, call := &publications[i], firsts[i]
 		if err := call.wait(ctx); err != nil {
-			return nil, fmt.Errorf("publish event %s: %w", p.EventID, err)
+			receipts[i], trouble = Receipt{Outcome: Unqueued}, fmt.Errorf("publish event %s: %w", p.EventID, err)
+			continue
 		}
 		receipts[i] = call.answer(p.Targets)
-		for _, part := range q.furtherParts(p, receipts[i]) {
-			owner[part] = i
-			rest = append(rest, part)
+		parts[i] = q.furtherParts(p, call, receipts[i])
+		q.enqueue(parts[i])
+	}
+	for i := range publications {
+		for _, call := range parts[i] {
+			if err := call.wait(ctx); err != nil {
+				receipts[i] = Receipt{Outcome: Unqueued}
+				trouble = fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+				break
+			}
+			receipts[i].BacklogFull = append(receipts[i].BacklogFull, call.full...)
 		}
 	}
-	q.enqueue(rest)
-	for _, call := range rest {
-		i := owner[call]
-		if err := call.wait(ctx); err != nil {
-			return nil, fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
-		}
-		if call.outcome == Full {
-			receipts[i] = Receipt{Outcome: Full}
-		}
-		receipts[i].BacklogFull = append(receipts[i].BacklogFull, call.full...)
-	}
-	return receipts, nil
+	return receipts, trouble
 }
 
 // home is the shard that knows whether an event was seen: by its id alone, whatever it matches.
@@ -75,7 +73,9 @@ func (q *Queue) home(p *Publication) int {
 // firstPart goes to the event's home shard and decides whether it was seen before.
 func (q *Queue) firstPart(p *Publication) *publishCall {
 	parts := q.split(p.Targets)
-	call := q.call(p, p.EventID, nil)
+	call := &publishCall{
+		id: p.EventID, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), done: make(chan struct{}),
+	}
 	if own := parts[q.home(p)]; len(own) > 0 {
 		call.targets = own[0]
 	}
@@ -86,8 +86,9 @@ func (q *Queue) firstPart(p *Publication) *publishCall {
 }
 
 // furtherParts are the others. After a duplicate they are sent again with the deliveries of the first time, since the
-// dispatcher may have died between them; each part is itself queued once.
-func (q *Queue) furtherParts(p *Publication, r Receipt) []*publishCall {
+// dispatcher may have died between them. Each is itself queued once: it is known by a delivery of its own, which the
+// same event gets again only while its first part is remembered.
+func (q *Queue) furtherParts(p *Publication, first *publishCall, r Receipt) []*publishCall {
 	if r.Outcome == Conflict || r.Outcome == Full || (len(q.shards) == 1 && len(r.Targets) <= maxTargets) {
 		return nil
 	}
@@ -97,17 +98,13 @@ func (q *Queue) furtherParts(p *Publication, r Receipt) []*publishCall {
 			if index == q.home(p) && n == 0 {
 				continue
 			}
-			calls = append(calls, q.call(p, p.EventID+"#"+strconv.Itoa(n), group))
+			calls = append(calls, &publishCall{
+				id: p.EventID + "#" + group[0].DeliveryID, fingerprint: p.Fingerprint, payload: first.payload, further: true,
+				targets: group, done: make(chan struct{}),
+			})
 		}
 	}
 	return calls
-}
-
-func (q *Queue) call(p *Publication, id string, targets []Target) *publishCall {
-	return &publishCall{
-		id: id, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), targets: targets,
-		done: make(chan struct{}),
-	}
 }
 
 // split groups targets by shard, in groups that one step may hold.
@@ -160,7 +157,7 @@ func (c *publishCall) answer(targets []Target) Receipt {
 		r.Targets = targets
 	case Duplicate:
 		r.Targets = decodeTargets(c.earlier)
-	case Conflict, Full:
+	case Conflict, Full, Unqueued:
 	}
 	return r
 }
@@ -172,11 +169,11 @@ func (c *publishCall) end(err error) {
 
 func (s *shard) publishArgs(calls []*publishCall) []any {
 	s.calls++
-	args := make([]any, 0, 8+8*len(calls))
+	args := make([]any, 0, 8+9*len(calls))
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards), s.q.MaxBytes/int64(len(s.q.shards)), len(calls))
 	for _, c := range calls {
-		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, len(c.targets))
+		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, flag(c.further), len(c.targets))
 		for _, t := range c.targets {
 			args = append(args, t.SubscriptionID, t.DeliveryID)
 		}
@@ -190,6 +187,10 @@ func (s *shard) bring(call *publishCall) {
 	defer s.mu.Unlock()
 	if s.ended {
 		call.end(errStopped)
+		return
+	}
+	if call.further {
+		s.parts = append(s.parts, call)
 		return
 	}
 	s.publishes = append(s.publishes, call)
@@ -234,7 +235,7 @@ func (c *publishCall) take(entry []any) {
 		c.full = texts(entry[1:])
 	case Duplicate:
 		c.earlier = text(entry[1])
-	case Conflict, Full:
+	case Conflict, Full, Unqueued:
 	}
 }
 

@@ -13,6 +13,21 @@ const limits = "g1 r60 c2 m3 a1 p0"
 
 func TestPublishScript(t *testing.T) {
 	runScriptCases(t, map[string]scriptCase{
+		"a further part of an event is taken by a full shard": {
+			seed: func(r *rig) {
+				two(r)
+				r.most, r.bytes = 0, 0
+			},
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1#d1", targets: "s1/d1", further: true}, pub{id: "e2", targets: "s2/d2"})
+			},
+			answer: "[0 [0] [3]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|7|e1#d1", "payloads": "e1#d1=t\ne1#d1", "fresh:s1": "d1",
+				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
+				"totals": "bytes=7 events=1 version=1", "call:q (ttl)": "1|[0,[0],[3]]",
+			},
+		},
 		"an event with two matches is stored once and waits for both": {
 			seed:   two,
 			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"}) },

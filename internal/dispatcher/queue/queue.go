@@ -45,7 +45,7 @@ const (
 	maxLease = 256
 	// maxSettlements and maxTargets bound the other scripts alike.
 	maxSettlements = 512
-	maxTargets     = 1000
+	maxTargets     = 500
 	maxEvents      = 512
 	maxBatchBytes  = 8 << 20
 	// maxSleep bounds how long an idle dispatcher sleeps: a wake-up that got lost costs at most this.

@@ -57,7 +57,9 @@ func suite(t *testing.T, at func(*testing.T) place) {
 		"statistics are told until they were reflected":             testReflection,
 		"a full backlog and a full queue refuse":                    testFull,
 		"an event of many matches comes to each once":               testManyMatches,
-		"a full step of an event of many is made up for":            testFullStep,
+		"an event of many that was begun is taken wholly":           testBegun,
+		"an event of many that is forgotten may come again":         testForgotten,
+		"a receipt holds whatever becomes of the other events":      testUnqueued,
 		"many publishers and subscriptions lose and double nothing": testMany,
 		"with room for one, everyone has a turn":                    testLittleRoom,
 		"a data set of another layout is refused":                   testLayout,
@@ -340,30 +342,61 @@ func testManyMatches(t *testing.T, p place) {
 	}
 }
 
-// The second step finds the queue full: the publisher hears so, and its repetition brings the rest.
-func testFullStep(t *testing.T, p place) {
+// The second step finds the queue full: it is taken all the same, since the first was.
+func testBegun(t *testing.T, p place) {
 	p.shards = 1
-	q, c := p.run(t, func(o *Options, c *sink) { o.MaxDeliveries, c.hold = 1500, true })
+	q, c := p.run(t, func(o *Options, c *sink) { o.MaxDeliveries, c.hold = 600, true })
 	ids := subscriptions(1400)
 	configure(t, q, ids...)
-	configure(t, q, "other")
-	var others []Publication
-	for i := range 200 {
-		others = append(others, publication(fmt.Sprintf("o%d", i), "other"))
-	}
-	publish(t, q, others...)
 	e := publication("e1", ids...)
-	e.Fingerprint = "f"
-	if got := publish(t, q, e)[0].Outcome; got != Full {
-		t.Fatalf("outcome %v, want Full", got)
+	if got := publish(t, q, e)[0]; got.Outcome != Queued || len(got.Targets) != 1400 {
+		t.Fatalf("outcome %v of %d", got.Outcome, len(got.Targets))
+	}
+	if got := publish(t, q, publication("e2", ids[0]))[0].Outcome; got != Full {
+		t.Errorf("outcome %v of the next event, want Full", got)
 	}
 	c.letGo(Done)
 	empty(t, q)
-	if got := publish(t, q, e)[0]; got.Outcome != Duplicate || len(got.Targets) != 1400 {
-		t.Errorf("outcome %v of %d", got.Outcome, len(got.Targets))
+	if odd := once(c.got(), e); odd != "" {
+		t.Errorf("taken %s", odd)
+	}
+}
+
+// The memory of the first part has just run out, that of the others not yet.
+func testForgotten(t *testing.T, p place) {
+	q, c := p.run(t, nil)
+	ids := subscriptions(1400)
+	configure(t, q, ids...)
+	first, second := publication("e1", ids...), publication("e1", ids...)
+	first.Fingerprint, second.Fingerprint = "f", "f"
+	publish(t, q, first)
+	home := q.shards[q.home(&first)].keys
+	if err := p.client.Del(t.Context(), home.prefix+"seen:e1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if got := publish(t, q, second)[0]; got.Outcome != Queued {
+		t.Fatalf("outcome %v", got.Outcome)
 	}
 	empty(t, q)
-	if odd := once(c.got(), append(others, e)...); odd != "" {
+	if odd := once(c.got(), first, second); odd != "" {
+		t.Errorf("taken %s", odd)
+	}
+}
+
+func testUnqueued(t *testing.T, p place) {
+	q, c := p.run(t, nil)
+	configure(t, q, "known")
+	good, bad, last := publication("e1", "known"), publication("e2", "unknown"), publication("e3", "known")
+	got, err := q.Publish(t.Context(), []Publication{good, bad, last})
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("error %v, want ErrUnavailable", err)
+	}
+	want := []Receipt{{Targets: good.Targets}, {Outcome: Unqueued}, {Targets: last.Targets}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("receipts (-want +got):\n%s", diff)
+	}
+	empty(t, q)
+	if odd := once(c.got(), good, last); odd != "" {
 		t.Errorf("taken %s", odd)
 	}
 }

@@ -91,14 +91,17 @@ func (r *rig) configure(limits ...string) string {
 }
 
 // pub is an event as publish.lua takes it; targets are sub/delivery pairs.
-type pub struct{ id, fingerprint, receipt, payload, targets string }
+type pub struct {
+	id, fingerprint, receipt, payload, targets string
+	further                                    bool
+}
 
 func (p pub) args() []any {
 	if p.payload == "" {
 		p.payload = "t\n" + p.id
 	}
 	pairs := strings.Fields(p.targets)
-	args := []any{p.id, p.fingerprint, p.receipt, p.payload, len(pairs)}
+	args := []any{p.id, p.fingerprint, p.receipt, p.payload, flag(p.further), len(pairs)}
 	for _, pair := range pairs {
 		sub, delivery, _ := strings.Cut(pair, "/")
 		args = append(args, sub, delivery)

@@ -82,6 +82,18 @@ func TestSettleScript(t *testing.T) {
 				"totals": "bytes=0 events=1 failed=1 token=2 version=3",
 			},
 		},
+		"a gone endpoint is urgent after whatever failure": {
+			seed: retriedLeased,
+			call: func(r *rig) string {
+				return r.settle(end{delivery: "d1", token: 2, result: Fail, status: 410, reason: ReasonGone})
+			},
+			answer: "[1]",
+			want: map[string]string{
+				"deliveries": "-", "payloads": "-", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1", "urgent": "s1@3",
+				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lrs=gone lst=410 lsum=10 rh=1000 ru=2 ver=3",
+				"totals": "bytes=0 events=1 failed=1 token=2 version=3",
+			},
+		},
 		"the third failure in a row is urgent": {
 			seed: func(r *rig) {
 				two(r)

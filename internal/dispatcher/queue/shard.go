@@ -20,7 +20,9 @@ type shard struct {
 
 	mu          sync.Mutex
 	publishes   []*publishCall
+	parts       []*publishCall // further parts of large events, which wait behind the events of others
 	settlements []Settlement
+	turn        bool // of s.publishes before s.parts
 	ended       bool // takes no publishes any more
 
 	// Of the goroutine of run alone:
@@ -99,10 +101,10 @@ func (s *shard) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	for _, call := range s.publishes {
+	for _, call := range append(s.publishes, s.parts...) {
 		call.end(errStopped)
 	}
-	s.publishes = nil
+	s.publishes, s.parts = nil, nil
 }
 
 var errStopped = fmt.Errorf("%w: this dispatcher has stopped", ErrUnavailable)
@@ -117,22 +119,28 @@ type batch struct {
 func (s *shard) gather() batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, targets, bytes := 0, 0, 0
-	for n < len(s.publishes) && n < maxEvents && targets < maxTargets && bytes < maxBatchBytes {
-		targets += len(s.publishes[n].targets)
-		bytes += len(s.publishes[n].payload)
-		n++
+	var b batch
+	targets, bytes := 0, 0
+	take := func(calls []*publishCall) []*publishCall {
+		for len(calls) > 0 && (len(b.publishes) == 0 || targets+len(calls[0].targets) <= maxTargets) &&
+			len(b.publishes) < maxEvents && bytes < maxBatchBytes {
+			targets += len(calls[0].targets)
+			bytes += len(calls[0].payload)
+			b.publishes = append(b.publishes, calls[0])
+			calls = calls[1:]
+		}
+		return calls
+	}
+	if s.turn = !s.turn; s.turn { // by turns, so that neither holds the other up
+		s.publishes = take(s.publishes)
+		s.parts = take(s.parts)
+	} else {
+		s.parts = take(s.parts)
+		s.publishes = take(s.publishes)
 	}
 	m := min(len(s.settlements), maxSettlements)
-	b := batch{publishes: s.publishes[:n:n], settlements: s.settlements[:m:m]}
-	s.publishes, s.settlements = s.publishes[n:], s.settlements[m:]
-	b.more = len(s.publishes)+len(s.settlements) > 0
-	if len(s.publishes) == 0 {
-		s.publishes = nil
-	}
-	if len(s.settlements) == 0 {
-		s.settlements = nil
-	}
+	b.settlements, s.settlements = s.settlements[:m:m], s.settlements[m:]
+	b.more = len(s.publishes)+len(s.parts)+len(s.settlements) > 0
 	return b
 }
 

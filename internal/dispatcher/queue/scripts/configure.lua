@@ -1,7 +1,8 @@
 -- configure: tells the shard a subscription's limits and whether it may run.
 -- KEYS  [1] ready
 -- ARGV  [1] now, then for each: sub, generation, requests a minute, places in flight, backlog bound, active, paused (1/0)
--- Returns {earliest (ms, -1 none), for each 1 changed, 0 the same, 2 refused: a newer generation is known, or it is gone}.
+-- Returns {earliest (ms, -1 none), for each 1 changed, 0 the same, 2 refused: a newer generation is known, 3 refused: it
+--       was cancelled}.
 -- Never lets an older generation undo a newer one, never brings a cancelled subscription back.
 local now = clock()
 whatever_the_memory()
@@ -25,7 +26,9 @@ for n, id in ipairs(ids) do
   local s, code, same = touched[id], 1, true
   local i = 2 + 7 * (n - 1)
   local gen = tonumber(ARGV[i + 1])
-  if s and (s.gone == 1 or s.gen > gen) then
+  if s and s.gone == 1 then
+    code = 3
+  elseif s and s.gen > gen then
     code = 2
   else
     s = s or new(id)

@@ -120,9 +120,23 @@ local function subscription(id)
   return touched[id] or nil
 end
 
--- Forgets the seconds of the rate window that are over. A second counts until its last instant is `window` old.
+-- Forgets the seconds of the rate window that are over. A second counts until its last instant is `window` old. Seconds
+-- that are yet to come, because Redis' clock went back, count as the present one.
 local function roll(s, now)
-  if s.ru == 0 or now < (s.rh + 1) * 1000 + window then return end
+  if s.ru == 0 then return end
+  local present = math.floor(now / 1000)
+  if s.rh > present then
+    local key, used = prefix .. 'rate:' .. s.id, 0
+    for _, n in ipairs(call('HVALS', key)) do used = used + tonumber(n) end
+    if not dry and used > 0 then
+      call('DEL', key)
+      call('HSET', key, present, used)
+      call('PEXPIRE', key, window + 10000)
+    end
+    s.ru, s.rh = used, present
+    return
+  end
+  if now < (s.rh + 1) * 1000 + window then return end
   local key, oldest, used, over = prefix .. 'rate:' .. s.id, nil, 0, {}
   local all = call('HGETALL', key)
   for i = 1, #all, 2 do

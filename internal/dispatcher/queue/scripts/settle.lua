@@ -49,6 +49,9 @@ local function health(failures)
   return failures == 0 and 'well' or failures < failing_after and 'shaky' or 'failing'
 end
 
+-- Reasons that make a condition of their own, whatever the number of failures.
+local final = {gone = true, egress_denied = true}
+
 local function release(s, item, attempts)
   if attempts == 0 and item.delay == 0 then
     add(heads, s.id, item.id)
@@ -135,10 +138,11 @@ for _, s in ipairs(order) do
   for second, n in pairs(sent[s.id] or {}) do charge(s, second * 1000, n) end
   if c then
     s.ok, s.fail, s.lsum, s.lcnt = s.ok + c.ok, s.fail + c.fail, s.lsum + c.lsum, s.lcnt + c.lcnt
-    s.lat, s.lst, s.lrs, s.ler = now, tonumber(c.last.status), c.last.reason, c.last.err
+    local first_success, reason = c.ok > 0 and s.ok == c.ok, c.last.reason
+    local turned = reason ~= s.lrs and (final[reason] or final[s.lrs])
+    if first_success or turned or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
+    s.lat, s.lst, s.lrs, s.ler = now, tonumber(c.last.status), reason, c.last.err
     if c.ok > 0 then s.lok = now end
-    local first_success = c.ok > 0 and s.ok == c.ok
-    if first_success or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
     dirty[#dirty + 1] = s
   end
 end
