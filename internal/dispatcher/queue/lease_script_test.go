@@ -9,6 +9,22 @@ import (
 
 func TestLeaseScript(t *testing.T) {
 	runScriptCases(t, map[string]scriptCase{
+		"Redis' clock went back: the requests of a second that is yet to come count as now": {
+			seed: func(r *rig) {
+				r.configure("s1 1 2 10 10 1 0")
+				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2 s1/d3"})
+				r.now += 3_600_000
+				r.lease(claim{})
+				r.settle(end{delivery: "d1", token: 1, result: Done}, end{delivery: "d2", token: 1, result: Done})
+				r.now -= 3_600_000
+			},
+			call:   func(r *rig) string { return r.configure("s1 2 2 10 10 1 0") },
+			answer: "[1061000 1]",
+			want: map[string]string{
+				"rate:s1 (ttl)": "1000=2", "ready": "s1@1061000",
+				"sub:s1": "g2 r2 c10 m10 a1 p0 fr=1 lat=4600000 lok=4600000 ok=2 rh=1000 ru=2 ver=2",
+			},
+		},
 		"nothing waits: the dispatcher sleeps as long as it may": {
 			seed: two, call: func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1000000 -1 0 [] []]", want: map[string]string{"sleepers": "me@1005000"},
