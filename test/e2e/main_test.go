@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -145,37 +144,45 @@ func publish(ctx context.Context, s *stack.Stack, project string, count int, pac
 	return &p
 }
 
-// arrived waits until every accepted event was answered 2xx at least once, and returns how many came more than once.
+// arrived waits until every accepted event was answered 2xx at least once, then until the queue is empty and whole, so
+// that leases that were lost have come back too. It returns how many events came more than once.
 func arrived(t *testing.T, s *stack.Stack, path string, accepted []string, limit time.Duration) (duplicates int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	var taken map[string]int
 	_, err := s.Receiver.Wait(ctx, path, func(list []receiver.Arrival) bool {
-		if len(list) < len(accepted) {
-			return false
-		}
-		taken = map[string]int{}
-		for _, a := range list {
-			if a.Status < 300 {
-				taken[a.EventID]++
-			}
-		}
-		return !slices.ContainsFunc(accepted, func(id string) bool { return taken[id] == 0 })
+		return len(list) >= len(accepted) && missing(taken(list), accepted) == 0
 	})
 	if err != nil {
-		lost := 0
-		for _, id := range accepted {
-			if taken[id] == 0 {
-				lost++
-			}
-		}
-		t.Fatalf("%d of %d accepted events did not arrive: %v", lost, len(accepted), err)
+		t.Fatalf("%d of %d accepted events did not arrive: %v", missing(taken(s.Receiver.Arrivals(path)), accepted),
+			len(accepted), err)
 	}
-	for _, n := range taken {
+	audit(t, s)
+	for _, n := range taken(s.Receiver.Arrivals(path)) {
 		duplicates += n - 1
 	}
 	return duplicates
+}
+
+// taken counts by event what was answered 2xx.
+func taken(list []receiver.Arrival) map[string]int {
+	counts := map[string]int{}
+	for _, a := range list {
+		if a.Status < 300 {
+			counts[a.EventID]++
+		}
+	}
+	return counts
+}
+
+func missing(taken map[string]int, accepted []string) int {
+	n := 0
+	for _, id := range accepted {
+		if taken[id] == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // audit proves that the queue lost nothing and counts right, and that nothing is left in it.

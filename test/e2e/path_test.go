@@ -144,7 +144,6 @@ func TestPausedKeepsAndInactiveDropsNothingItHas(t *testing.T) {
 	if n := arrived(t, s, "/ok/pause", p.accepted, 10*time.Second); n > 0 || len(p.accepted) != 5 {
 		t.Errorf("%d accepted, %d duplicates", len(p.accepted), n)
 	}
-	audit(t, s)
 }
 
 // Promise 8: Redis gone means 503 and nothing half accepted; back, delivery goes on by itself.
@@ -173,7 +172,7 @@ func TestRedisAwayRefusesAndGoesOn(t *testing.T) {
 
 // SIGTERM loses nothing, duplicates nothing, and ends with 0.
 func TestShutdownLosesAndDuplicatesNothing(t *testing.T) {
-	s := start(t, 2)
+	s := start(t, 2, "--lease-time=3") // what the one that stops leaves behind comes soon
 	subscribe(t, s, "stop", "/slow/300/stop", func(spec *v1alpha1.WebhookSubscriptionSpec) {
 		spec.MaxInFlight = new(int32(50))
 	})
@@ -191,7 +190,6 @@ func TestShutdownLosesAndDuplicatesNothing(t *testing.T) {
 	if n := arrived(t, s, "/slow/300/stop", p.accepted, 60*time.Second); n > 0 {
 		t.Errorf("%d of %d came twice", n, len(p.accepted))
 	}
-	audit(t, s)
 }
 
 // Promises 1 and 2: whatever dispatcher dies, every accepted event arrives, and no more come twice than it had in
@@ -218,5 +216,4 @@ func TestCrashLosesNothing(t *testing.T) {
 		t.Errorf("%d came twice, at most %d were in flight", n, inFlight)
 	}
 	t.Logf("accepted %d, refused %d, lost 0, twice %d", len(p.accepted), p.refused, n)
-	audit(t, s)
 }
