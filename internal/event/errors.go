@@ -61,16 +61,20 @@ type FieldError struct {
 	Message string
 }
 
-// InvalidError says that an event is JSON but breaks the schema; Fields has at least one entry.
+// InvalidError says that an event is JSON but breaks the schema; Fields has at least one entry, and few.
 type InvalidError struct {
 	Fields []FieldError
 }
 
-// Error joins what is wrong with each field.
+// Error joins what is wrong with the first fields.
 func (e *InvalidError) Error() string {
-	parts := make([]string, len(e.Fields))
-	for i, f := range e.Fields {
-		parts[i] = strings.TrimPrefix(f.Field+" "+f.Message, " ")
+	const most = 4
+	var parts []string
+	for _, f := range e.Fields[:min(len(e.Fields), most)] {
+		parts = append(parts, strings.TrimPrefix(f.Field+" "+f.Message, " "))
+	}
+	if len(e.Fields) > most {
+		parts = append(parts, "and more")
 	}
 	return strings.Join(parts, "; ")
 }

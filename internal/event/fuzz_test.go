@@ -114,7 +114,14 @@ func checkRefusal(t *testing.T, raw []byte, err error) {
 		t.Errorf("%q is JSON, yet: %v", raw, err)
 	}
 	var wrong *InvalidError
-	if errors.As(err, &wrong) && !json.Valid(raw) && !strings.Contains(err.Error(), "deeper than") && raw[0] == '{' {
+	if !errors.As(err, &wrong) {
+		return
+	}
+	if len(wrong.Fields) > maxMistakes+1 {
+		t.Errorf("%q has a refusal of %d entries", raw, len(wrong.Fields))
+	}
+	stopped := len(wrong.Fields) > maxMistakes || strings.Contains(err.Error(), "deeper than")
+	if !json.Valid(raw) && !stopped && raw[0] == '{' {
 		t.Errorf("%q is not JSON, yet: %v", raw, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
+	"strconv"
 	"time"
 )
 
@@ -35,7 +36,17 @@ func newIDAt(now time.Time) string {
 
 // IDFromKey returns the event id that an idempotency key stands for: the same key gives the same id on every replica.
 func IDFromKey(key string) string {
-	sum := sha256.Sum256([]byte("idempotency key\x00" + key))
+	return derivedID("idempotency key\x00" + key)
+}
+
+// IDFromBatchKey returns the event id that the idempotency key of a batch stands for at one index of it. No key of a
+// single event gives the same id, nor that of another batch.
+func IDFromBatchKey(key string, index int) string {
+	return derivedID("idempotency key of a batch\x00" + strconv.Itoa(index) + "\x00" + key)
+}
+
+func derivedID(origin string) string {
+	sum := sha256.Sum256([]byte(origin))
 	return encodeID([16]byte(sum[:16]))
 }
 

@@ -40,6 +40,20 @@ func TestIDFromKeyIsStable(t *testing.T) {
 	}
 }
 
+func TestIDsOfBatchKeysAreTheirOwn(t *testing.T) {
+	if a, b := IDFromBatchKey("order", 5), IDFromBatchKey("order", 5); a != b {
+		t.Errorf("the same key and index gave %q and %q", a, b)
+	}
+	ids := []string{
+		IDFromBatchKey("k", 0), IDFromBatchKey("k", 1), IDFromBatchKey("k/0", 1), IDFromBatchKey("k", 11),
+		IDFromBatchKey("1k", 1), IDFromKey("k"), IDFromKey("k/0"), IDFromKey("0k"), IDFromKey("0\x00k"),
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Errorf("two of %q are the same", ids)
+	}
+}
+
 func TestDeliveryIDIsAUUIDOfVersion7(t *testing.T) {
 	before := time.Now().Truncate(time.Millisecond)
 	text := NewDeliveryID()

@@ -17,6 +17,10 @@ const (
 	MaxSourceLength = 256
 )
 
+// maxMistakes is how many mistakes a refusal of one event lists. A person mends what they see and sends again; a text
+// that is made to be wrong in 100,000 places must not cost an answer of as many lines.
+const maxMistakes = 16
+
 // field is a field of the envelope.
 type field int
 
@@ -40,8 +44,9 @@ func (f field) required() bool {
 // out: a new id, and now (to the millisecond) as the timestamp. null counts as left out.
 //
 // The errors are *SyntaxError for a text that is not JSON or not UTF-8, and *InvalidError, with everything that is
-// wrong, for JSON that is not an event: Parse is strict, and a field that it does not know is an error. Whether the
-// type is known is the Catalogue's to say.
+// wrong, for JSON that is not an event: Parse is strict, and a field that it does not know is an error. Beyond 16
+// mistakes it stops reading, and a last entry for the event as a whole says so. Whether the type is known is the
+// Catalogue's to say.
 func Parse(raw []byte, now time.Time) (Event, error) {
 	if err := checkUTF8(raw); err != nil {
 		return Event{}, err
@@ -51,6 +56,10 @@ func Parse(raw []byte, now time.Time) (Event, error) {
 		return Event{}, err
 	}
 	e := p.event(now)
+	if p.full() {
+		p.wrong = append(p.wrong, FieldError{Message: fmt.Sprintf("there may be more: only the first %d mistakes are listed",
+			maxMistakes)})
+	}
 	if len(p.wrong) > 0 {
 		return Event{}, &InvalidError{Fields: p.wrong}
 	}
@@ -60,14 +69,20 @@ func Parse(raw []byte, now time.Time) (Event, error) {
 type parser struct {
 	scanner
 	values [numFields][]byte // nil: left out
-	wrong  []FieldError
+	wrong  []FieldError      // at most maxMistakes
 }
 
 func (p *parser) refuse(name, message string) {
-	p.wrong = append(p.wrong, FieldError{Field: name, Message: message})
+	if !p.full() {
+		p.wrong = append(p.wrong, FieldError{Field: name, Message: message})
+	}
 }
 
-// envelope splits the top level into values.
+func (p *parser) full() bool {
+	return len(p.wrong) == maxMistakes
+}
+
+// envelope splits the top level into values, or stops where there are too many mistakes.
 func (p *parser) envelope() error {
 	if p.peek() != '{' {
 		if _, err := p.value(0); err != nil && !errors.Is(err, errTooDeep) {
@@ -84,7 +99,7 @@ func (p *parser) envelope() error {
 		if !more {
 			return p.end()
 		}
-		if err := p.member(name); err != nil {
+		if err := p.member(name); err != nil || p.full() {
 			return err
 		}
 	}

@@ -140,6 +140,55 @@ func TestParseRefusesWhatIsNotAnEvent(t *testing.T) {
 	}
 }
 
+func TestParseListsTheFirstMistakesOfMany(t *testing.T) {
+	raw := []byte(`{"a":1` + strings.Repeat(`,"a":1`, 170_000) + `}`)
+	var err error
+	allocations := testing.AllocsPerRun(1, func() { _, err = Parse(raw, now) })
+	var wrong *InvalidError
+	if !errors.As(err, &wrong) {
+		t.Fatalf("error %v (%T), want an InvalidError", err, err)
+	}
+	var want []FieldError
+	for range 16 {
+		want = append(want, FieldError{"a", "is not a field of an event; put your own fields into data or metadata"})
+	}
+	want = append(want, FieldError{"", "there may be more: only the first 16 mistakes are listed"})
+	if diff := cmp.Diff(want, wrong.Fields); diff != "" {
+		t.Errorf("fields (-want +got):\n%s", diff)
+	}
+	shown := strings.Repeat("a "+want[0].Message+"; ", 4) + "and more"
+	if diff := cmp.Diff(shown, wrong.Error()); diff != "" {
+		t.Errorf("message (-want +got):\n%s", diff)
+	}
+	if allocations > 1000 {
+		t.Errorf("the refusal takes %.0f allocations, want few", allocations)
+	}
+}
+
+func TestParseSaysWhetherItStopped(t *testing.T) {
+	for unknown, want := range map[int]struct{ entries, missing int }{
+		12: {15, 3}, // and nothing of more
+		13: {17, 3},
+		16: {17, 0}, // it did not look for the others
+		17: {17, 0},
+	} {
+		_, err := Parse([]byte(`{`+strings.Repeat(`"a":1,`, unknown-1)+`"a":1}`), now)
+		var wrong *InvalidError
+		if !errors.As(err, &wrong) {
+			t.Fatalf("%d unknown fields: error %v (%T), want an InvalidError", unknown, err, err)
+		}
+		missing := 0
+		for _, f := range wrong.Fields {
+			if f.Message == "is required" {
+				missing++
+			}
+		}
+		if len(wrong.Fields) != want.entries || missing != want.missing {
+			t.Errorf("%d unknown fields: %d entries, %d missing fields: %v", unknown, len(wrong.Fields), missing, wrong.Fields)
+		}
+	}
+}
+
 func TestParseAcceptsTheBounds(t *testing.T) {
 	id, source := strings.Repeat("A", 128), strings.Repeat("ü", 256)
 	typ := "a." + strings.Repeat("9", 126)

@@ -6,12 +6,59 @@ package intake
 import (
 	"slices"
 	"strconv"
+	"strings"
 
+	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/event"
 )
 
 // maxShown is how many deliveries of an event an answer lists; subscriptions_matched counts them all.
 const maxShown = 100
+
+// outcome is what an answer shows of the queue's receipt. It must not keep the rest of one alive: a batch may have a
+// thousand events with ten thousand matches each.
+type outcome struct {
+	duplicate bool
+	matched   int
+	shown     []queue.Target // the first maxShown
+	late      []string       // of those, the subscriptions whose backlog was full
+}
+
+func outcomeOf(r queue.Receipt) outcome {
+	o := outcome{duplicate: r.Outcome == queue.Duplicate, matched: len(r.Targets), shown: r.Targets}
+	if len(r.Targets) > maxShown {
+		o.shown = firstOf(r.Targets)
+	}
+	if len(r.BacklogFull) > 0 {
+		o.late = lateOf(o.shown, r.BacklogFull)
+	}
+	return o
+}
+
+// firstOf copies the strings as well, which may be parts of a single large one.
+func firstOf(targets []queue.Target) []queue.Target {
+	first := make([]queue.Target, maxShown)
+	for i, t := range targets[:maxShown] {
+		first[i] = queue.Target{
+			SubscriptionID: strings.Clone(t.SubscriptionID), DeliveryID: strings.Clone(t.DeliveryID),
+		}
+	}
+	return first
+}
+
+func lateOf(shown []queue.Target, backlogFull []string) []string {
+	full := make(map[string]bool, len(backlogFull))
+	for _, id := range backlogFull {
+		full[id] = true
+	}
+	var late []string
+	for _, t := range shown {
+		if full[t.SubscriptionID] {
+			late = append(late, t.SubscriptionID)
+		}
+	}
+	return late
+}
 
 // append writes what became of an event that was accepted. Appending by hand keeps reflection off the hot path.
 func (e *entry) append(dst []byte) []byte {
@@ -20,9 +67,9 @@ func (e *entry) append(dst []byte) []byte {
 	dst = append(dst, `,"event_type":`...)
 	dst = event.AppendString(dst, e.eventType)
 	dst = append(dst, `,"subscriptions_matched":`...)
-	dst = strconv.AppendInt(dst, int64(len(e.receipt.Targets)), 10)
+	dst = strconv.AppendInt(dst, int64(e.outcome.matched), 10)
 	dst = append(dst, `,"deliveries":[`...)
-	for i, target := range e.receipt.Targets[:min(len(e.receipt.Targets), maxShown)] {
+	for i, target := range e.outcome.shown {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
@@ -30,7 +77,7 @@ func (e *entry) append(dst []byte) []byte {
 		dst = event.AppendString(dst, target.SubscriptionID)
 		dst = append(dst, `,"delivery_id":`...)
 		dst = event.AppendString(dst, target.DeliveryID)
-		if slices.Contains(e.receipt.BacklogFull, target.SubscriptionID) {
+		if slices.Contains(e.outcome.late, target.SubscriptionID) {
 			dst = append(dst, `,"status":"failed"}`...)
 			continue
 		}

@@ -4,14 +4,17 @@
 package intake
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/event"
 )
 
@@ -121,12 +124,112 @@ func TestEachEventOfABatchHasItsOwnKey(t *testing.T) {
 	for _, r := range wantBatch(t, first).Results {
 		ids = append(ids, r.EventID)
 	}
-	want := []string{event.IDFromKey("k/0"), event.IDFromKey("k/1"), "own", "own"}
+	want := []string{event.IDFromBatchKey("k", 0), event.IDFromBatchKey("k", 1), "own", "own"}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Errorf("ids (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(first.Body.String(), again.Body.String()); diff != "" || len(f.queue.taken) != 3 {
 		t.Errorf("%d events queued; answers (-first +again):\n%s", len(f.queue.taken), diff)
+	}
+}
+
+func TestKeyOfABatchIsNotThatOfAnEvent(t *testing.T) {
+	f := newFixture(t, nil)
+	wantBatch(t, f.post("/api/v1/events/batch", `[`+released+`]`, "Idempotency-Key", "k"))
+	for _, key := range []string{"k", "k/0"} {
+		wantAccepted(t, f.post("/api/v1/events", buildFailed, "Idempotency-Key", key))
+	}
+	got := wantBatch(t, f.post("/api/v1/events/batch", `[`+buildFailed+`]`, "Idempotency-Key", "k")).Results[0]
+	if got.Status != 409 || !strings.HasPrefix(got.Error, "the Idempotency-Key came with another content") {
+		t.Errorf("the key again with another event: %+v, want 409", got)
+	}
+}
+
+func TestOutageRefusesOnlyWhatIsNotQueued(t *testing.T) {
+	f := newFixture(t, nil)
+	f.queue.fail, f.queue.lost = queue.ErrUnavailable, map[string]bool{"release.completed": true}
+	first := strings.Repeat(buildFailed+`,`, 100) + strings.Repeat(released+`,`, 100)
+	got := wantBatch(t, f.post("/api/v1/events/batch", `[`+first+buildFailed+`]`)).Results
+	statuses := map[int]int{}
+	for i, r := range got {
+		statuses[r.Status]++
+		if r.Status == 0 && r.EventID != f.queue.taken[i].EventID {
+			t.Errorf("event %d: id %q, the queue has %q", i, r.EventID, f.queue.taken[i].EventID)
+		}
+	}
+	if diff := cmp.Diff(map[int]int{0: 100, 503: 101}, statuses); diff != "" || got[200].Status != 503 {
+		t.Errorf("refusals by status (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int{200}, f.queue.calls); diff != "" {
+		t.Errorf("calls of the queue, which is away (-want +got):\n%s", diff)
+	}
+}
+
+// frugalQueue keeps nothing, and measures what a batch keeps alive.
+type frugalQueue struct {
+	most, calls int // targets of a call
+	held        uint64
+}
+
+func (q *frugalQueue) Publish(_ context.Context, publications []queue.Publication) ([]queue.Receipt, error) {
+	q.calls++
+	targets := 0
+	receipts := make([]queue.Receipt, len(publications))
+	for i, p := range publications {
+		targets += len(p.Targets)
+		receipts[i].Targets = p.Targets
+	}
+	q.most = max(q.most, targets)
+	if q.calls%20 == 0 {
+		runtime.GC()
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		q.held = max(q.held, now.HeapAlloc)
+	}
+	return receipts, nil
+}
+
+func TestBatchOverManyMatchesTakesLittleMemory(t *testing.T) {
+	q := &frugalQueue{}
+	f := newFixture(t, func(o *Options) { o.Publisher = q })
+	f.table = manyMatches(3000)
+	w := f.post("/api/v1/events/batch", `[`+strings.Repeat(released+`,`, 199)+released+`]`)
+	got := wantBatch(t, w)
+	for i, r := range got.Results {
+		if r.Matched != 3000 || len(r.Deliveries) != 100 || r.Deliveries[99].Delivery == "" {
+			t.Fatalf("event %d: %d matches, %d deliveries", i, r.Matched, len(r.Deliveries))
+		}
+	}
+	if q.most != 6000 || q.calls != 100 {
+		t.Errorf("%d calls of up to %d targets, want 100 of 6000: two events of 3000 are above 5000", q.calls, q.most)
+	}
+	if q.held > 32<<20 { // all targets at once take more than 48 MB
+		t.Errorf("%d bytes are held while the batch is taken in, want at most 32 MiB", q.held)
+	}
+}
+
+func TestRefusedBatchIsAnsweredBriefly(t *testing.T) {
+	f := newFixture(t, nil)
+	hostile := `{"a":1` + strings.Repeat(`,"a":1`, 170_000) + `}`
+	body := `[` + strings.Repeat(hostile+`,`, 14) + hostile + `]`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	w := f.post("/api/v1/events/batch", body)
+	runtime.ReadMemStats(&after)
+	size := w.Body.Len()
+	got := wantBatch(t, w)
+	if size > 15*4<<10 {
+		t.Errorf("the answer to 15 events has %d bytes, want at most 4 KiB each", size)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8*uint64(len(body)) {
+		t.Errorf("a body of %d bytes took %d bytes of memory", len(body), took)
+	}
+	r := got.Results[14]
+	if r.Status != 422 || len(r.Errors) != 17 || !strings.HasPrefix(r.Errors[16].Message, "there may be more") {
+		t.Errorf("result %+v", r)
+	}
+	if strings.Count(r.Error, ";") > 10 || !strings.HasSuffix(r.Error, "; and more") {
+		t.Errorf("the text is %q", r.Error)
 	}
 }
 

@@ -115,8 +115,11 @@ func unreadable(err error, limit int64) *problem {
 		return tooLarge(limit)
 	case errors.As(err, &network) && network.Timeout():
 		return newProblem(http.StatusRequestTimeout, "the body took too long to arrive: send it again")
-	default:
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &network):
 		return newProblem(http.StatusBadRequest, "the body ended early: send it again")
+	default:
+		return newProblem(http.StatusBadRequest, "the body is malformed: what came is not the chunks that "+
+			"Transfer-Encoding: chunked announces")
 	}
 }
 

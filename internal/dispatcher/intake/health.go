@@ -6,6 +6,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -50,10 +51,16 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request) int {
 }
 
 func (h *handler) checkTable(context.Context) error {
-	if h.Table() == nil {
-		return errors.New("the subscriptions are still being loaded")
+	if h.Table() != nil {
+		return nil
 	}
-	return nil
+	const loading = "the subscriptions are still being loaded"
+	if h.Loading != nil {
+		if err := h.Loading(); err != nil {
+			return fmt.Errorf(loading+": %w", err)
+		}
+	}
+	return errors.New(loading)
 }
 
 // runChecks runs them side by side, so that one that hangs does not take the others' time.

@@ -19,7 +19,8 @@ import (
 	"nexus.io/webhooks/internal/routing"
 )
 
-// Publisher queues events. It must not keep a Publication's Body after it returned.
+// Publisher queues events and returns a receipt for each. An error says why some of them are queue.Unqueued; the other
+// receipts hold all the same. It must not keep a Publication's Body after it returned.
 type Publisher interface {
 	Publish(ctx context.Context, publications []queue.Publication) ([]queue.Receipt, error)
 }
@@ -29,7 +30,10 @@ type Options struct {
 	Publisher Publisher // required
 	// Table returns the present routing table, nil until the first one is complete: until then events are refused,
 	// since they would miss subscriptions. Required.
-	Table      func() *routing.Table
+	Table func() *routing.Table
+	// Loading tells what keeps the first table from being complete, nil for nothing but its size. Whoever asks for the
+	// readiness is shown it: no secrets.
+	Loading    func() error
 	Catalogue  *event.Catalogue      // event.Builtin()
 	Checks     []Check               // what else must work for the dispatcher to be ready
 	Limits     Limits                // of requests

@@ -31,21 +31,23 @@ type memoryQueue struct {
 	seen  map[string]queue.Publication
 	full  map[string]bool // event types that find the queue full
 	fail  error
-	late  []string // subscriptions whose backlog is full
+	lost  map[string]bool // event types that fail meets; nil: all
+	late  []string        // subscriptions whose backlog is full
 }
 
 func (q *memoryQueue) Publish(_ context.Context, publications []queue.Publication) ([]queue.Receipt, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.calls = append(q.calls, len(publications))
-	if q.fail != nil {
-		return nil, q.fail
-	}
 	receipts := make([]queue.Receipt, len(publications))
 	for i, p := range publications {
+		if q.fail != nil && (q.lost == nil || q.lost[p.EventType]) {
+			receipts[i].Outcome = queue.Unqueued
+			continue
+		}
 		receipts[i] = q.take(p)
 	}
-	return receipts, nil
+	return receipts, q.fail
 }
 
 func (q *memoryQueue) take(p queue.Publication) queue.Receipt {
@@ -327,8 +329,12 @@ func TestSameIDGivesTheFirstAnswerAgain(t *testing.T) {
 				t.Errorf("second answer %d (-first +second):\n%s", again.Code, diff)
 			}
 			p := wantProblem(t, post(c.again, "2"), http.StatusConflict)
-			if !strings.Contains(p.Detail, fmt.Sprintf("%q", wantAccepted(t, first).EventID)) {
-				t.Errorf("detail %q does not name the id", p.Detail)
+			named := fmt.Sprintf("the id %q", wantAccepted(t, first).EventID)
+			if c.first == "" {
+				named = "the Idempotency-Key came with another content" // the client gave no id
+			}
+			if !strings.Contains(p.Detail, named) {
+				t.Errorf("detail %q does not say %q", p.Detail, named)
 			}
 			if len(f.queue.taken) != 1 {
 				t.Errorf("%d events are queued, want 1", len(f.queue.taken))
@@ -362,7 +368,7 @@ func TestQueueThatTakesNothing(t *testing.T) {
 		"full": {func(f *fixture) { f.queue.full = map[string]bool{"build.failed": true} }, 429, "10",
 			"the queue is full: send this again later; nothing that was accepted before is lost"},
 		"table not loaded": {func(f *fixture) { f.table = nil }, 503, "2",
-			"the subscriptions are still being loaded: send this again in a moment"},
+			"this dispatcher is not ready to take events yet (GET /readyz tells why): send this again in a moment"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
@@ -393,16 +399,64 @@ func TestPublishedAgainAfterAnOutage(t *testing.T) {
 	}
 }
 
+func manyMatches(n int) *routing.Table {
+	var routes []*routing.Route
+	for i := range n {
+		routes = append(routes, &routing.Route{ID: fmt.Sprintf("sub_%05d", i), Active: true, Events: []string{"*"}})
+	}
+	return routing.Empty().With(routes, nil)
+}
+
 func TestAnswerListsTheFirstHundredDeliveriesAndCountsAll(t *testing.T) {
 	f := newFixture(t, nil)
-	var routes []*routing.Route
-	for i := range 150 {
-		routes = append(routes, &routing.Route{ID: fmt.Sprintf("sub_%03d", i), Active: true, Events: []string{"*"}})
-	}
-	f.table = routing.Empty().With(routes, nil)
+	f.table = manyMatches(150)
 	got := wantAccepted(t, f.post("/api/v1/events", released))
 	if got.Matched != 150 || len(got.Deliveries) != 100 || len(f.queue.taken[0].Targets) != 150 {
 		t.Errorf("matched %d, listed %d, queued %d", got.Matched, len(got.Deliveries), len(f.queue.taken[0].Targets))
+	}
+}
+
+// shortPublisher answers for fewer events than it was given.
+type shortPublisher struct{}
+
+func (shortPublisher) Publish(context.Context, []queue.Publication) ([]queue.Receipt, error) {
+	return nil, nil
+}
+
+// unsurePublisher does not say why it did not queue the events.
+type unsurePublisher struct{}
+
+func (unsurePublisher) Publish(_ context.Context, p []queue.Publication) ([]queue.Receipt, error) {
+	return unqueued(len(p)), nil
+}
+
+func TestNothingIsAcceptedWithoutAReceipt(t *testing.T) {
+	for _, p := range []Publisher{shortPublisher{}, unsurePublisher{}} {
+		f := newFixture(t, func(o *Options) { o.Publisher = p })
+		wantProblem(t, f.post("/api/v1/events", buildFailed), 503)
+		wantProblem(t, f.post("/api/v1/events/batch", `[`+buildFailed+`]`), 503)
+	}
+}
+
+func TestLateDeliveriesShowAmongManyMatches(t *testing.T) {
+	f := newFixture(t, nil)
+	f.table = manyMatches(150)
+	f.queue.late = []string{"sub_00000", "sub_00149"}
+	got := wantAccepted(t, f.post("/api/v1/events", released))
+	failed := map[string]bool{}
+	for _, d := range got.Deliveries {
+		if d.Status == "failed" {
+			failed[d.Subscription] = true
+		}
+	}
+	want := map[string]bool{}
+	for _, target := range f.queue.taken[0].Targets[:100] {
+		if target.SubscriptionID == "sub_00000" || target.SubscriptionID == "sub_00149" {
+			want[target.SubscriptionID] = true
+		}
+	}
+	if diff := cmp.Diff(want, failed); diff != "" || len(want) == 0 {
+		t.Errorf("failed deliveries (-want +got):\n%s", diff)
 	}
 }
 

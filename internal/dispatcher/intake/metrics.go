@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"nexus.io/webhooks/internal/dispatcher/queue"
 )
 
 type metrics struct {
@@ -45,12 +43,12 @@ func (h *handler) count(e *entry) {
 	if eventType == "" {
 		eventType = "unknown"
 	}
-	h.metrics.events.WithLabelValues(eventType, e.outcome()).Inc()
+	h.metrics.events.WithLabelValues(eventType, e.result()).Inc()
 }
 
-func (e *entry) outcome() string {
+func (e *entry) result() string {
 	switch {
-	case e.refused == nil && e.receipt.Outcome == queue.Duplicate:
+	case e.refused == nil && e.outcome.duplicate:
 		return "duplicate"
 	case e.refused == nil:
 		return "accepted"

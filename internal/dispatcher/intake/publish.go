@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
@@ -17,16 +16,22 @@ import (
 	"nexus.io/webhooks/internal/routing"
 )
 
-// maxPublications bounds one call of the queue, so that a batch does not hold up the events of others for long.
-const maxPublications = 200
+// maxPublications and maxTargets bound one call of the queue, so that a batch does not hold up the events of others for
+// long, and has only so much in memory before the queue can say that it is full. The last event of a call may have
+// more targets.
+const (
+	maxPublications = 200
+	maxTargets      = 5000
+)
 
-// entry is one event of a request; it ends with a receipt or a refusal.
+// entry is one event of a request; it ends with an outcome or a refusal.
 type entry struct {
 	raw       json.RawMessage
-	key       string // idempotency key, "" for none
+	keyID     string // the id that the idempotency key stands for, "" without one
 	id        string
+	byKey     bool // the id is that of the key: the client does not know it
 	eventType string
-	receipt   queue.Receipt
+	outcome   outcome
 	refused   *problem
 }
 
@@ -38,13 +43,16 @@ func (h *handler) publishEvent(w http.ResponseWriter, r *http.Request) int {
 	if p != nil {
 		return p.write(w)
 	}
-	x.entries = append(x.entries, entry{raw: x.request, key: key})
-	h.accept(r.Context(), x, table)
-	e := &x.entries[0]
-	if e.refused != nil {
-		return e.refused.write(w)
+	e := entry{raw: x.request}
+	if key != "" {
+		e.keyID = event.IDFromKey(key)
 	}
-	x.answer = e.append(x.answer)
+	x.entries = append(x.entries, e)
+	h.accept(r.Context(), x, table)
+	if p := x.entries[0].refused; p != nil {
+		return p.write(w)
+	}
+	x.answer = x.entries[0].append(x.answer)
 	return answer(w, http.StatusAccepted, x.answer)
 }
 
@@ -61,7 +69,11 @@ func (h *handler) publishBatch(w http.ResponseWriter, r *http.Request) int {
 		return refusal(err).write(w)
 	}
 	for i, raw := range events {
-		x.entries = append(x.entries, entry{raw: raw, key: keyOfEvent(key, i)})
+		e := entry{raw: raw}
+		if key != "" {
+			e.keyID = event.IDFromBatchKey(key, i)
+		}
+		x.entries = append(x.entries, e)
 	}
 	h.accept(r.Context(), x, table)
 	if p := comeAgain(x.entries); p != nil {
@@ -83,7 +95,8 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request, x *exchange, lim
 	}
 	if table = h.Table(); table == nil {
 		return "", nil, newProblem(http.StatusServiceUnavailable,
-			"the subscriptions are still being loaded: send this again in a moment").retry(retryUnready)
+			"this dispatcher is not ready to take events yet (GET /readyz tells why): send this again in a moment").
+			retry(retryUnready)
 	}
 	return key, table, nil
 }
@@ -110,21 +123,13 @@ func printable(key string) bool {
 	return key != ""
 }
 
-// keyOfEvent gives each event of a batch a key of its own.
-func keyOfEvent(key string, index int) string {
-	if key == "" {
-		return ""
-	}
-	return key + "/" + strconv.Itoa(index)
-}
-
 // accept takes the entries through parsing, matching and the queue.
 func (h *handler) accept(ctx context.Context, x *exchange, table *routing.Table) {
 	rest := x.entries
 	for len(rest) > 0 {
-		now := rest[:min(len(rest), maxPublications)]
+		now := rest[:h.prepareSome(x, table, rest)]
 		rest = rest[len(now):]
-		if p := h.acceptSome(ctx, x, table, now); p != nil {
+		if p := h.publish(ctx, x, now); p != nil {
 			refuseAll(rest, p)
 			rest = nil
 		}
@@ -136,45 +141,65 @@ func (h *handler) accept(ctx context.Context, x *exchange, table *routing.Table)
 
 func refuseAll(entries []entry, p *problem) {
 	for i := range entries {
-		if entries[i].refused == nil {
-			entries[i].refused = p
-		}
+		entries[i].refused = p
 	}
 }
 
-// acceptSome publishes what is right among the entries in one call. The problem is that the queue took none of them.
-func (h *handler) acceptSome(ctx context.Context, x *exchange, table *routing.Table, entries []entry) *problem {
+// prepareSome prepares entries for one call of the queue, and returns how many.
+func (h *handler) prepareSome(x *exchange, table *routing.Table, entries []entry) int {
+	clear(x.publications)
 	x.publications, x.bodies = x.publications[:0], x.bodies[:0]
+	found := 0
 	for i := range entries {
-		h.prepare(x, table, &entries[i])
+		if i == maxPublications || found >= maxTargets {
+			return i
+		}
+		found += h.prepare(x, table, &entries[i])
 	}
+	return len(entries)
+}
+
+// publish queues what is right among the entries in one call. The problem is that of the entries of which the queue
+// does not know whether it has them, nil where it answered for each.
+func (h *handler) publish(ctx context.Context, x *exchange, entries []entry) *problem {
 	if len(x.publications) == 0 {
 		return nil
 	}
 	receipts, err := h.Publisher.Publish(ctx, x.publications)
-	if err == nil && len(receipts) != len(x.publications) {
-		err = fmt.Errorf("%d receipts for %d events", len(receipts), len(x.publications))
+	if len(receipts) != len(x.publications) {
+		err = errors.Join(err, fmt.Errorf("%d receipts for %d events", len(receipts), len(x.publications)))
+		receipts = unqueued(len(x.publications))
 	}
-	if err != nil {
-		p := h.unavailable(ctx, err)
-		refuseAll(entries, p)
-		return p
-	}
+	outage := unavailable(err)
 	for i := range entries {
 		if e := &entries[i]; e.refused == nil {
-			e.settle(receipts[0])
+			e.settle(receipts[0], outage)
 			receipts = receipts[1:]
 		}
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil { // else only this client went away
+		h.outages.Do(func() { h.Logger.Error("Events are refused, the queue cannot be written", "error", err) })
+	}
+	return outage
 }
 
-// prepare turns an entry into a publication, or refuses it.
-func (h *handler) prepare(x *exchange, table *routing.Table, e *entry) {
+func unqueued(n int) []queue.Receipt {
+	receipts := make([]queue.Receipt, n)
+	for i := range receipts {
+		receipts[i].Outcome = queue.Unqueued
+	}
+	return receipts
+}
+
+// prepare turns an entry into a publication with so many targets, or refuses it.
+func (h *handler) prepare(x *exchange, table *routing.Table, e *entry) (found int) {
 	parsed, p := h.parse(e)
 	if p != nil {
 		e.refused = p
-		return
+		return 0
 	}
 	e.id, e.eventType = parsed.ID, parsed.Type
 	start := len(x.bodies)
@@ -189,6 +214,7 @@ func (h *handler) prepare(x *exchange, table *routing.Table, e *entry) {
 		publication.Fingerprint = parsed.Fingerprint()
 	}
 	x.publications = append(x.publications, publication)
+	return len(publication.Targets)
 }
 
 // parse reads an event whose type is known. An id in the event is its identity; without one, the idempotency key is.
@@ -203,8 +229,8 @@ func (h *handler) parse(e *entry) (event.Event, *problem) {
 	if !h.Catalogue.Knows(parsed.Type) {
 		return event.Event{}, h.unknownType(parsed.Type)
 	}
-	if e.key != "" && !parsed.ClientID {
-		parsed.ID, parsed.ClientID = event.IDFromKey(e.key), true
+	if e.keyID != "" && !parsed.ClientID {
+		parsed.ID, parsed.ClientID, e.byKey = e.keyID, true, true
 	}
 	return parsed, nil
 }
@@ -230,17 +256,27 @@ func targets(routes []*routing.Route) []queue.Target {
 	return found
 }
 
-// settle takes the queue's answer.
-func (e *entry) settle(r queue.Receipt) {
-	e.receipt = r
+// settle takes the queue's answer; outage is why an event may be unqueued.
+func (e *entry) settle(r queue.Receipt, outage *problem) {
 	switch r.Outcome {
 	case queue.Queued, queue.Duplicate:
+		e.outcome = outcomeOf(r)
 	case queue.Conflict:
-		e.refused = newProblem(http.StatusConflict, fmt.Sprintf("an event with the id %q but with another content came "+
-			"in the last 24 hours: give each event an id (or an Idempotency-Key) of its own", e.id))
+		e.refused = e.conflict()
 	case queue.Full:
 		e.refused = queueFull()
+	case queue.Unqueued:
+		e.refused = outage
 	}
+}
+
+func (e *entry) conflict() *problem {
+	if e.byKey {
+		return newProblem(http.StatusConflict, "the Idempotency-Key came with another content in the last 24 hours: give "+
+			"each request a key of its own, and only a repeated one the same again")
+	}
+	return newProblem(http.StatusConflict, fmt.Sprintf("an event with the id %q but with another content came "+
+		"in the last 24 hours: give each event an id of its own", e.id))
 }
 
 func queueFull() *problem {
@@ -248,11 +284,8 @@ func queueFull() *problem {
 		"the queue is full: send this again later; nothing that was accepted before is lost").retry(retryFull)
 }
 
-// unavailable says that the queue took nothing, and logs it unless only this client went away.
-func (h *handler) unavailable(ctx context.Context, err error) *problem {
-	if ctx.Err() == nil {
-		h.outages.Do(func() { h.Logger.Error("Events are refused, the queue cannot be written", "error", err) })
-	}
+// unavailable says that the queue did not take an event.
+func unavailable(err error) *problem {
 	if errors.Is(err, queue.ErrFull) {
 		return queueFull()
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ type endpoint func(w http.ResponseWriter, r *http.Request) (status int)
 
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
-	for path, methods := range map[string]map[string]endpoint{
+	for route, methods := range map[string]map[string]endpoint{
 		"/api/v1/events":       {http.MethodPost: h.publishEvent},
 		"/api/v1/events/batch": {http.MethodPost: h.publishBatch},
 		"/api/v1/event-types":  {http.MethodGet: h.listEventTypes},
@@ -28,12 +29,19 @@ func (h *handler) routes() http.Handler {
 		"/readyz":              {http.MethodGet: h.ready},
 	} {
 		for method, serve := range methods {
-			mux.Handle(method+" "+path, h.measured(path, serve))
+			mux.Handle(method+" "+route, h.measured(route, serve))
 		}
-		mux.Handle(path, h.measured(path, methodNotAllowed(methods)))
+		mux.Handle(route, h.measured(route, methodNotAllowed(methods)))
 	}
-	mux.Handle("/", h.measured("other", notFound))
-	return mux
+	other := h.measured("other", notFound)
+	mux.Handle("/", other)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != r.URL.Path { // the mux would redirect it, with an answer of its own
+			other.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // measured counts and times an endpoint under its route, of which there is a fixed set.

@@ -33,6 +33,9 @@ func TestUnknownPathsAndMethodsAreProblems(t *testing.T) {
 		{"GET", "/api/v1/event", 404, "", `there is nothing at "/api/v1/event"; events are posted to /api/v1/events`},
 		{"GET", "/", 404, "", `there is nothing at "/"; events are posted to /api/v1/events`},
 		{"POST", "/api/v1/events/", 404, "", `there is nothing at "/api/v1/events/"; events are posted to /api/v1/events`},
+		{"POST", "/api//v1/events", 404, "", `there is nothing at "/api//v1/events"; events are posted to /api/v1/events`},
+		{"POST", "/api/v1/../v1/events", 404, "",
+			`there is nothing at "/api/v1/../v1/events"; events are posted to /api/v1/events`},
 		{"GET", "/api/v1/events", 405, "POST", "/api/v1/events takes only POST"},
 		{"DELETE", "/api/v1/events/batch", 405, "POST", "/api/v1/events/batch takes only POST"},
 		{"POST", "/healthz", 405, "GET, HEAD", "/healthz takes only GET, HEAD"},
@@ -73,9 +76,10 @@ func TestHealthIsAlwaysOK(t *testing.T) {
 }
 
 func TestReadyOnceEveryCheckPasses(t *testing.T) {
-	var redis error
+	var redis, loading error
 	f := newFixture(t, func(o *Options) {
 		o.Checks = []Check{{"redis", func(context.Context) error { return redis }}}
+		o.Loading = func() error { return loading }
 	})
 	want := func(status int, body string) {
 		t.Helper()
@@ -87,6 +91,10 @@ func TestReadyOnceEveryCheckPasses(t *testing.T) {
 	redis, f.table = errors.New("connection refused"), nil
 	want(http.StatusServiceUnavailable, `{"status":"unavailable","checks":[{"name":"routingTable","status":"failed",`+
 		`"error":"the subscriptions are still being loaded"},`+
+		`{"name":"redis","status":"failed","error":"connection refused"}]}`)
+	loading = errors.New("the API server is away")
+	want(http.StatusServiceUnavailable, `{"status":"unavailable","checks":[{"name":"routingTable","status":"failed",`+
+		`"error":"the subscriptions are still being loaded: the API server is away"},`+
 		`{"name":"redis","status":"failed","error":"connection refused"}]}`)
 	redis, f.table = nil, routing.Empty()
 	want(http.StatusOK, `{"status":"ok","checks":[{"name":"routingTable","status":"ok"},{"name":"redis","status":"ok"}]}`)

@@ -143,6 +143,27 @@ func TestBodyThatEndsEarlyIsNotAnEvent(t *testing.T) {
 	}
 }
 
+func TestMalformedChunksAreNoEarlyEnd(t *testing.T) {
+	for name, c := range map[string]struct{ chunks, want string }{
+		"not a number": {"zz\r\n{}\r\n0\r\n\r\n", "the body is malformed"},
+		"too long":     {"1\r\n{}\r\n0\r\n\r\n", "the body is malformed"},
+		"cut short":    {"5\r\n{}", "the body ended early"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			conn := dial(t, f.serve(t, ServerLimits{}))
+			send(t, conn, head+"Transfer-Encoding: chunked\r\n\r\n"+c.chunks)
+			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			response, body := receive(t, conn)
+			if response.StatusCode != http.StatusBadRequest || !strings.Contains(body, c.want) {
+				t.Errorf("answer %d %s, want 400 and %q", response.StatusCode, body, c.want)
+			}
+		})
+	}
+}
+
 func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	f := newFixture(t, nil)
 	address := f.serve(t, ServerLimits{MaxConnections: 1})
