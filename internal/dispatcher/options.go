@@ -125,8 +125,9 @@ func (o *Options) bindDeliveries(s *settings.Set) {
 		"`NETWORKS`, by commas, that may be sent to although they are not public, or over plain http: "+
 			"10.1.0.0/16,127.0.0.0/8. Everything else gets https to public addresses only.",
 		func(text string) error { _, err := parseNetworks(text); return err })
-	s.Int(&o.MaxInFlight, "dispatcher-max-in-flight", "WEBHOOK_DISPATCHER_MAX_IN_FLIGHT", 1024, 1, 100_000,
-		"Requests that this dispatcher has under way at once; each takes a connection.")
+	s.Int(&o.MaxInFlight, "dispatcher-max-in-flight", "WEBHOOK_DISPATCHER_MAX_IN_FLIGHT", 8192, 1, 100_000,
+		"Requests that this dispatcher has under way at once; each takes a connection and some 30 KB. Endpoints that hang "+
+			"hold places until their timeout, so leave far more than the others need.")
 	s.Int(&o.MaxInFlightMB, "dispatcher-max-in-flight-mebibytes", "WEBHOOK_DISPATCHER_MAX_IN_FLIGHT_MEBIBYTES",
 		64, 1, 1<<16, "The same by the size of their bodies.")
 }
