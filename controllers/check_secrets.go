@@ -23,7 +23,7 @@ func checkSecrets(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.
 			continue
 		}
 		field := fmt.Sprintf("spec.headers[%d].valueFrom.secretKeyRef", i)
-		if f := checkHeaderValue(field, header.ValueFrom.SecretKeyRef, secrets); !f.ok {
+		if f := checkHeaderValue(field, sub, header.ValueFrom.SecretKeyRef, secrets); !f.ok {
 			return f
 		}
 	}
@@ -45,7 +45,7 @@ func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*core
 					"delete or rename it, or name it in spec.signing.secretRef", ref.Name)
 		}
 	}
-	value, f := readKey(field, ref, secrets)
+	value, f := readKey(use{field, sub, v1alpha1.SecretSigns}, ref, secrets)
 	if !f.ok {
 		f.message += remedy
 		return f
@@ -58,8 +58,10 @@ func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*core
 	return finding{ok: true}
 }
 
-func checkHeaderValue(field string, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret) finding {
-	value, f := readKey(field, ref, secrets)
+func checkHeaderValue(
+	field string, sub *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret,
+) finding {
+	value, f := readKey(use{field, sub, v1alpha1.SecretInHeader}, ref, secrets)
 	if f.ok && (len(value) > v1alpha1.MaxHeaderValueLength || bytes.ContainsFunc(value, isControl)) {
 		return wrong(v1alpha1.ReasonSecretKeyInvalid,
 			"Secret %q (%s): the value of key %q must be one line of at most %d bytes without control characters to be "+
@@ -68,24 +70,29 @@ func checkHeaderValue(field string, ref v1alpha1.SecretKeyReference, secrets map
 	return f
 }
 
-// readKey reads a key of a Secret if the Secret has opted in. It looks at nothing of the data before it knows that.
+// use is what wants to read a Secret: a field of a subscription, and what for.
+type use struct {
+	field string
+	sub   *v1alpha1.WebhookSubscription
+	kind  v1alpha1.SecretUse
+}
+
+// readKey reads a key of a Secret if the subscription may. It looks at nothing of the data before it knows that.
 func readKey(
-	field string, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret,
+	u use, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret,
 ) ([]byte, finding) {
 	secret := secrets[ref.Name]
 	if secret == nil {
 		return nil, wrong(v1alpha1.ReasonSecretNotFound,
-			"Secret %q (%s) does not exist in this namespace: create it, or correct the name", ref.Name, field)
+			"Secret %q (%s) does not exist in this namespace: create it, or correct the name", ref.Name, u.field)
 	}
-	if !v1alpha1.SecretReadable(string(secret.Type), secret.Labels) {
-		return nil, wrong(v1alpha1.ReasonSecretNotReadable,
-			"Secret %q (%s) has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
-			ref.Name, field, v1alpha1.LabelReadable, v1alpha1.LabelReadableValue, v1alpha1.SecretTypeSigningKey)
+	if refusal := u.sub.SecretRefusal(secret, string(secret.Type), u.kind); refusal != "" {
+		return nil, wrong(v1alpha1.ReasonSecretNotReadable, "Secret %q (%s) %s", ref.Name, u.field, refusal)
 	}
 	value := secret.Data[ref.Key]
 	if len(value) == 0 {
 		return nil, wrong(v1alpha1.ReasonSecretKeyMissing,
-			"Secret %q (%s) has nothing under key %q: add a value there, or correct the key", ref.Name, field, ref.Key)
+			"Secret %q (%s) has nothing under key %q: add a value there, or correct the key", ref.Name, u.field, ref.Key)
 	}
 	return value, finding{ok: true}
 }

@@ -39,7 +39,7 @@ var managerConditions = []string{
 func decide(
 	sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret, catalogue Catalogue, now time.Time,
 ) v1alpha1.WebhookSubscriptionStatus {
-	accepted := checkEvents(sub.Spec.Events, catalogue)
+	accepted := checkSpec(sub, catalogue)
 	secretReady := checkSecrets(sub, secrets)
 
 	status := managerPart(sub.Status)
@@ -109,6 +109,18 @@ func signingSecretStatus(
 	return &v1alpha1.SigningSecretStatus{Name: name}
 }
 
+// checkSpec tells whether the spec makes sense in this cluster and to this version.
+func checkSpec(sub *v1alpha1.WebhookSubscription, catalogue Catalogue) finding {
+	if reason, message := sub.Unsendable(); reason != "" {
+		return finding{reason: reason, message: message}
+	}
+	f := checkEvents(sub.Spec.Events, catalogue)
+	if f.ok && sub.Spec.Signing != nil && sub.Spec.Signing.Rotation != nil {
+		f.message += "; spec.signing.rotation has no effect yet, as this version does not rotate keys by itself"
+	}
+	return f
+}
+
 // checkEvents tells whether every entry of spec.events can match an event of this cluster.
 func checkEvents(patterns []string, catalogue Catalogue) finding {
 	for i, pattern := range patterns {
@@ -116,13 +128,20 @@ func checkEvents(patterns []string, catalogue Catalogue) finding {
 		switch {
 		case pattern == "*", isFamily && catalogue.KnowsPattern(pattern), !isFamily && catalogue.Knows(pattern):
 		case isFamily:
-			nearest, _, _ := strings.Cut(catalogue.Nearest(pattern), ".")
-			return wrong(v1alpha1.ReasonUnknownEventType,
-				"spec.events[%d]: no event type of this cluster begins with %q; did you mean %q?", i, family+".", nearest+".*")
+			return wrong(v1alpha1.ReasonUnknownEventType, "spec.events[%d]: no event type of this cluster begins with %q; %s",
+				i, family+".", suggestion(pattern, catalogue))
 		default:
-			return wrong(v1alpha1.ReasonUnknownEventType,
-				"spec.events[%d]: %q is no event type of this cluster; did you mean %q?", i, pattern, catalogue.Nearest(pattern))
+			return wrong(v1alpha1.ReasonUnknownEventType, "spec.events[%d]: %q is no event type of this cluster; %s",
+				i, pattern, suggestion(pattern, catalogue))
 		}
 	}
 	return finding{ok: true, reason: v1alpha1.ReasonAccepted, message: "Every entry of spec.events can match an event"}
+}
+
+// suggestion is what to do about a pattern that matches nothing.
+func suggestion(pattern string, catalogue Catalogue) string {
+	if nearest := catalogue.Nearest(pattern); nearest != "" {
+		return fmt.Sprintf("did you mean %q?", nearest)
+	}
+	return "GET /api/v1/event-types lists the types that it knows"
 }

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 
 	"nexus.io/webhooks/api/v1alpha1"
@@ -18,13 +19,15 @@ func TestCheckEvents(t *testing.T) {
 		patterns []string
 		want     string // "" if all of them are fine
 	}{
-		"a type":                {[]string{"release.rolled_back"}, ""},
-		"a family":              {[]string{"release.*"}, ""},
-		"everything":            {[]string{"*"}, ""},
-		"a misspelt type":       {[]string{"*", "build.faild"}, `spec.events[1]: "build.faild" is no event type of this cluster; did you mean "build.failed"?`},
-		"a misspelt family":     {[]string{"deploiment.*"}, `spec.events[0]: no event type of this cluster begins with "deploiment."; did you mean "deployment.*"?`},
-		"a type in no family":   {[]string{"ticket.failed"}, `spec.events[0]: "ticket.failed" is no event type of this cluster; did you mean "ticket.created"?`},
-		"only the first counts": {[]string{"build.faild", "x.y"}, `spec.events[0]: "build.faild" is no event type of this cluster; did you mean "build.failed"?`},
+		"a type":                 {[]string{"release.rolled_back"}, ""},
+		"a family":               {[]string{"release.*"}, ""},
+		"everything":             {[]string{"*"}, ""},
+		"a misspelt type":        {[]string{"*", "build.faild"}, `spec.events[1]: "build.faild" is no event type of this cluster; did you mean "build.failed"?`},
+		"a misspelt family":      {[]string{"deploiment.*"}, `spec.events[0]: no event type of this cluster begins with "deploiment."; did you mean "deployment.*"?`},
+		"a type in no family":    {[]string{"ticket.failed"}, `spec.events[0]: "ticket.failed" is no event type of this cluster; did you mean "ticket.created"?`},
+		"a type like no other":   {[]string{"x.y"}, `spec.events[0]: "x.y" is no event type of this cluster; GET /api/v1/event-types lists the types that it knows`},
+		"a family like no other": {[]string{"zzzzzz.*"}, `spec.events[0]: no event type of this cluster begins with "zzzzzz."; GET /api/v1/event-types lists the types that it knows`},
+		"only the first counts":  {[]string{"build.faild", "x.y"}, `spec.events[0]: "build.faild" is no event type of this cluster; did you mean "build.failed"?`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -64,5 +67,41 @@ func TestSummaryTakesTheFirstThatIsWrong(t *testing.T) {
 	}
 	if got := summary(fine, fine); !got.ok || got.reason != v1alpha1.ReasonReady {
 		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWhatThisVersionDoesNotDoIsSaid(t *testing.T) {
+	cases := map[string]struct {
+		change          func(*v1alpha1.WebhookSubscriptionSpec)
+		reason, message string // message is a part
+	}{
+		"a CA bundle": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.TLS = &v1alpha1.TLS{CABundle: &v1alpha1.CABundleSource{}}
+		}, v1alpha1.ReasonNotSupported, "remove spec.tls.caBundle"},
+		"a client certificate": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.TLS = &v1alpha1.TLS{ClientCertificate: &v1alpha1.ClientCertificateSource{}}
+		}, v1alpha1.ReasonNotSupported, "remove spec.tls.clientCertificate"},
+		"a tls that asks for nothing": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.TLS = &v1alpha1.TLS{}
+		}, v1alpha1.ReasonAccepted, "can match an event"},
+		"rotation": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.Signing = &v1alpha1.Signing{Rotation: &v1alpha1.KeyRotation{IntervalSeconds: 3600}}
+		}, v1alpha1.ReasonAccepted, "spec.signing.rotation has no effect yet"},
+		"a URL with a space": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.URL = "http://h/odd?a=b c"
+		}, v1alpha1.ReasonInvalidURL, "spec.url contains a space or a control character: percent-encode it"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sub := &v1alpha1.WebhookSubscription{Spec: v1alpha1.WebhookSubscriptionSpec{
+				URL: "https://your-app.example", Events: []string{"*"},
+			}}
+			c.change(&sub.Spec)
+			got := checkSpec(sub, event.Builtin())
+			if got.ok != (c.reason == v1alpha1.ReasonAccepted) || got.reason != c.reason ||
+				!strings.Contains(got.message, c.message) {
+				t.Errorf("got %+v, want %s: %s", got, c.reason, c.message)
+			}
+		})
 	}
 }

@@ -3,6 +3,11 @@
 
 package v1alpha1
 
+import (
+	"strings"
+	"unicode"
+)
+
 // IsActive tells whether the subscription takes part: spec.active, true if absent.
 func (s *WebhookSubscription) IsActive() bool {
 	return s.Spec.Active == nil || *s.Spec.Active
@@ -11,6 +16,29 @@ func (s *WebhookSubscription) IsActive() bool {
 // IsPaused tells whether deliveries are kept and not sent: spec.paused, false if absent.
 func (s *WebhookSubscription) IsPaused() bool {
 	return s.Spec.Paused != nil && *s.Spec.Paused
+}
+
+// Unsendable says why nothing may be sent for this spec, whatever Secrets there are: the reason of a condition, and a
+// sentence without a full stop that says what to do. Both are "" if nothing stands in the way.
+func (s *WebhookSubscription) Unsendable() (reason, message string) {
+	tls := s.Spec.TLS
+	switch {
+	case strings.ContainsFunc(s.Spec.URL, isSpaceOrControl):
+		return ReasonInvalidURL,
+			"spec.url contains a space or a control character: percent-encode it (a space is %20)"
+	case tls != nil && tls.CABundle != nil:
+		return ReasonNotSupported, "spec.tls.caBundle is not supported by this version yet, so the URL's host cannot be " +
+			"verified as it asks: remove spec.tls.caBundle to have the system's certificate authorities vouch for the host"
+	case tls != nil && tls.ClientCertificate != nil:
+		return ReasonNotSupported, "spec.tls.clientCertificate is not supported by this version yet: " +
+			"remove spec.tls.clientCertificate to send without a client certificate"
+	}
+	return "", ""
+}
+
+// isSpaceOrControl is what the pattern of spec.url refuses: the Unicode categories Z and Cc.
+func isSpaceOrControl(r rune) bool {
+	return unicode.In(r, unicode.Z, unicode.Cc)
 }
 
 // GeneratesSigningKey tells whether the manager makes the signing key: the spec names none.

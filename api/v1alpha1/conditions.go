@@ -22,12 +22,16 @@ const (
 	ReasonReady = "Ready"
 )
 
-// Reasons of Accepted.
+// Reasons of Accepted. The dispatcher gives the last two for Delivering too, where it holds deliveries back for them.
 const (
 	// ReasonAccepted goes with Accepted=True.
 	ReasonAccepted = "Accepted"
 	// ReasonUnknownEventType: an entry of spec.events matches no event type that this cluster knows.
 	ReasonUnknownEventType = "UnknownEventType"
+	// ReasonInvalidURL: spec.url cannot be sent to as it is. The API server accepted it before it knew that rule.
+	ReasonInvalidURL = "InvalidURL"
+	// ReasonNotSupported: the spec asks for something that this version cannot do and must not ignore.
+	ReasonNotSupported = "NotSupported"
 )
 
 // Reasons of SecretReady. The dispatcher gives those of the False ones for Delivering too, where it holds deliveries
@@ -37,7 +41,8 @@ const (
 	ReasonSecretReady = "SecretReady"
 	// ReasonSecretNotFound: a Secret that the spec names is not there.
 	ReasonSecretNotFound = "SecretNotFound"
-	// ReasonSecretNotReadable: a Secret that the spec names has not opted in to being read.
+	// ReasonSecretNotReadable: a Secret that the spec names has not opted in to being read, or holds a generated key that
+	// is not this subscription's to use.
 	ReasonSecretNotReadable = "SecretNotReadable"
 	// ReasonSecretKeyMissing: a Secret that the spec names has no such key, or an empty one.
 	ReasonSecretKeyMissing = "SecretKeyMissing"

@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
@@ -245,7 +247,7 @@ func TestAbsentFieldsHaveTheirMeaning(t *testing.T) {
 
 func TestSecretsOptInByTypeOrLabel(t *testing.T) {
 	cases := map[string]struct {
-		secretType string
+		secretType corev1.SecretType
 		labels     map[string]string
 		want       bool
 	}{
@@ -256,8 +258,53 @@ func TestSecretsOptInByTypeOrLabel(t *testing.T) {
 		"a token of the node": {"bootstrap.kubernetes.io/token", map[string]string{"x": "true"}, false},
 	}
 	for name, c := range cases {
-		if got := v1alpha1.SecretReadable(c.secretType, c.labels); got != c.want {
-			t.Errorf("%s: %t, want %t", name, got, c.want)
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Labels: c.labels}, Type: c.secretType}
+		for _, use := range []v1alpha1.SecretUse{v1alpha1.SecretSigns, v1alpha1.SecretInHeader} {
+			refusal := (&v1alpha1.WebhookSubscription{}).SecretRefusal(secret, string(secret.Type), use)
+			if (refusal == "") != c.want || (!c.want && !strings.Contains(refusal, "webhooks.nexus.io/readable=true")) {
+				t.Errorf("%s: refusal %q, want to be allowed: %t", name, refusal, c.want)
+			}
+		}
+	}
+}
+
+func TestAGeneratedKeySignsForItsOwnSubscriptionOnly(t *testing.T) {
+	subscription := func(name, uid string) *v1alpha1.WebhookSubscription {
+		return &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)}}
+	}
+	own, another := subscription("a", "1"), subscription("b", "2")
+	controlled := func(gvk schema.GroupVersionKind) metav1.OwnerReference { return *metav1.NewControllerRef(another, gvk) }
+	later := v1alpha1.SubscriptionKind
+	later.Version = "v1"
+	foreign := schema.GroupVersionKind{Group: "external-secrets.io", Version: "v1", Kind: "ExternalSecret"}
+	merelyOwned := controlled(v1alpha1.SubscriptionKind)
+	merelyOwned.Controller = nil
+
+	cases := map[string]struct {
+		sub          *v1alpha1.WebhookSubscription
+		owner        metav1.OwnerReference
+		signs, sends bool
+	}{
+		"its own":                                {another, controlled(v1alpha1.SubscriptionKind), true, false},
+		"another's":                              {own, controlled(v1alpha1.SubscriptionKind), false, false},
+		"of one of the same name before":         {subscription("b", "3"), controlled(v1alpha1.SubscriptionKind), false, false},
+		"another's of another version":           {own, controlled(later), false, false},
+		"of another controller":                  {own, controlled(foreign), true, true},
+		"somebody's that goes with subscription": {own, merelyOwned, true, true},
+	}
+	for name, c := range cases {
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{
+				OwnerReferences: []metav1.OwnerReference{c.owner},
+				Labels:          map[string]string{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue},
+			},
+			Type: v1alpha1.SecretTypeSigningKey,
+		}
+		if refusal := c.sub.SecretRefusal(secret, string(secret.Type), v1alpha1.SecretSigns); (refusal == "") != c.signs {
+			t.Errorf("%s: to sign, refusal %q, want to be allowed: %t", name, refusal, c.signs)
+		}
+		if refusal := c.sub.SecretRefusal(secret, string(secret.Type), v1alpha1.SecretInHeader); (refusal == "") != c.sends {
+			t.Errorf("%s: to send, refusal %q, want to be allowed: %t", name, refusal, c.sends)
 		}
 	}
 }

@@ -69,6 +69,7 @@ func list(n int, format string) string {
 func TestAWrongSpecIsRefusedWithAMessageThatHelps(t *testing.T) {
 	const (
 		urlMessage    = "must be an absolute http:// or https:// URL with a host, such as https://"
+		noSpaces      = "must not contain spaces or control characters: percent-encode them"
 		eventMessage  = "must be an event type such as build.completed, a family such as build.*, or * for every type"
 		reserved      = "is set by the service itself"
 		hopByHop      = "belongs to a single connection"
@@ -109,7 +110,20 @@ func TestAWrongSpecIsRefusedWithAMessageThatHelps(t *testing.T) {
 		"a URL with an endless port": {
 			"url: 'https://your-app.example:99999999999999999999/'", "spec.url", "must have a port from 1 to 65535",
 		},
-		"a URL of 2,049 characters": {"url: " + urlOfLength(2049), "spec.url", "may not be more than 2048"},
+		"a URL with an empty port":             {"url: 'https://your-app.example:'", "spec.url", "add it or remove the ':'"},
+		"a URL with an empty port and a path":  {"url: 'https://your-app.example:/x'", "spec.url", "add it or remove the ':'"},
+		"a URL with an empty port and a query": {"url: 'https://[::1]:?x'", "spec.url", "add it or remove the ':'"},
+		"a URL whose host is a dot":            {"url: 'https://./'", "spec.url", "must have a host without empty parts"},
+		"a URL whose host has two dots":        {"url: 'https://a..b/'", "spec.url", "must have a host without empty parts"},
+		"a URL whose host starts with a dot":   {"url: 'https://.a.b:1/'", "spec.url", "must have a host without empty parts"},
+		"a URL with a space in its query":      {"url: 'http://h/odd?a=b c'", "spec.url", noSpaces},
+		"a URL with a space in its path":       {"url: 'http://h/o dd'", "spec.url", noSpaces},
+		"a URL with a space at its end":        {"url: 'http://h/odd '", "spec.url", noSpaces},
+		"a URL with a wide space":              {`url: "http://h/odd\u3000"`, "spec.url", noSpaces},
+		"a URL with a tab":                     {`url: "http://h/odd?a=b\tc"`, "spec.url", noSpaces},
+		"a URL with a DEL":                     {`url: "http://h/odd?a=b\x7fc"`, "spec.url", noSpaces},
+		"a URL with a C1 control character":    {`url: "http://h/odd?a=b\u0085c"`, "spec.url", noSpaces},
+		"a URL of 2,049 characters":            {"url: " + urlOfLength(2049), "spec.url", "may not be more than 2048"},
 
 		"a misspelt field":        {"project_fliter: x", "spec.project_fliter", "unknown field"},
 		"a misspelt nested field": {"filter: {projekt: x}", "spec.filter.projekt", "unknown field"},
@@ -285,6 +299,9 @@ func TestALegalSpecIsStoredAsItWasApplied(t *testing.T) {
 		"an IPv6 host":                          "url: 'https://[2001:db8::1]:8443/x'",
 		"a scheme in upper case":                "url: HTTPS://your-app.example",
 		"a URL with a query":                    "url: 'https://your-app.example?token=a&b=c'",
+		"dots and colons after the host":        "url: 'https://your-app.example./..:/a:?b:=..#:'",
+		"an IPv6 host that ends in colons":      "url: 'https://[2001:db8::]/x'",
+		"an encoded space":                      "url: 'http://h.example/odd?a=b%20c+d'",
 		"an @ in path and query":                "url: 'https://your-app.example/@me?mail=a@b.example'",
 		"the lowest numbers":                    "{rateLimitPerMinute: 1, timeoutSeconds: 1, maxInFlight: 1}",
 		"the highest numbers":                   "{rateLimitPerMinute: 1000000, timeoutSeconds: 300, maxInFlight: 1000}",

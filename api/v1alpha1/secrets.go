@@ -6,7 +6,11 @@ package v1alpha1
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Who writes the status, as the field owners of server-side apply.
@@ -26,6 +30,8 @@ const (
 	LabelReadable = "webhooks.nexus.io/readable"
 	// LabelReadableValue is the value of LabelReadable that opts in.
 	LabelReadableValue = "true"
+	// LabelManagedBy has the value FieldOwnerManager on generated Secrets.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
 )
 
 // What the values within a Secret must be.
@@ -58,7 +64,46 @@ func GeneratedSecretName(subscription string) string {
 	return strings.TrimRight(subscription[:kept], "-.") + "-" + hash + generatedSecretSuffix
 }
 
-// SecretReadable tells whether a Secret of this type and with these labels has opted in to being read.
-func SecretReadable(secretType string, labels map[string]string) bool {
-	return secretType == SecretTypeSigningKey || labels[LabelReadable] == LabelReadableValue
+// SecretUse is what a subscription wants with a Secret.
+type SecretUse int
+
+const (
+	// SecretSigns takes the signing key from the Secret.
+	SecretSigns SecretUse = iota
+	// SecretInHeader sends a value of the Secret to the URL.
+	SecretInHeader
+)
+
+// SecretRefusal says why a subscription may not use a Secret, and what to do about it, as the rest of a sentence that
+// begins with the Secret; "" if it may. The metadata and the type decide it, never the data.
+//
+// A key that was generated for one subscription is no other's to use, and nobody's to send: with it, whoever may create
+// a subscription could forge the requests of another.
+func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType string, use SecretUse) string {
+	labels := secret.GetLabels()
+	owner := controllingSubscription(secret)
+	switch {
+	case secretType != SecretTypeSigningKey && labels[LabelReadable] != LabelReadableValue:
+		return fmt.Sprintf("has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
+			LabelReadable, LabelReadableValue, SecretTypeSigningKey)
+	case use == SecretInHeader && (owner != nil || labels[LabelManagedBy] == FieldOwnerManager):
+		return "holds a generated signing key, and those are never sent as headers: name a Secret of your own"
+	case owner != nil && owner.UID != s.UID:
+		return fmt.Sprintf("holds the signing key that was generated for another subscription (%s): name a Secret of "+
+			"your own, or remove spec.signing.secretRef to have a key generated", owner.Name)
+	}
+	return ""
+}
+
+// controllingSubscription is the controller of a Secret if that is a subscription, of whatever version, else nil.
+func controllingSubscription(secret metav1.Object) *metav1.OwnerReference {
+	owner := metav1.GetControllerOfNoCopy(secret)
+	if owner == nil {
+		return nil
+	}
+	kind := schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind).GroupKind()
+	if kind != SubscriptionKind.GroupKind() {
+		return nil
+	}
+	return owner
 }

@@ -47,14 +47,18 @@ type WebhookSubscriptionList struct {
 // applied when an event is sent, so what is stored is what was applied.
 type WebhookSubscriptionSpec struct {
 	// url is where events are sent: an absolute http or https URL of at most 2,048 characters with a host and without
-	// credentials (use headers for those). Plain http, and hosts that resolve to private or loopback addresses, are
-	// sent to only if the operator's egress allow-list names their network.
+	// credentials (use headers for those). Percent-encode spaces and control characters. Plain http, and hosts that
+	// resolve to private or loopback addresses, are sent to only if the operator's egress allow-list names their
+	// network.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",message="must be an absolute http:// or https:// URL with a host, such as https://your-app.example/webhooks/nexus",reason=FieldValueInvalid
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/?#]*//[^/?#]*@')",message="must not contain credentials: remove the part before '@' and send credentials in spec.headers, taken from a Secret with valueFrom",reason=FieldValueInvalid
 	// +kubebuilder:validation:XValidation:rule="!isURL(self) || url(self).getPort() == '' || (size(url(self).getPort()) <= 5 && int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)",message="must have a port from 1 to 65535, or none",reason=FieldValueInvalid
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/?#]*//[^/?#]*:([/?#]|$)')",message="must have a port after the ':', from 1 to 65535: add it or remove the ':'",reason=FieldValueInvalid
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/?#]*//([.]|[^/?#]*[.][.])')",message="must have a host without empty parts: remove the dot at its start, or one of two dots in a row",reason=FieldValueInvalid
+	// +kubebuilder:validation:XValidation:rule=`!self.matches(r"[\p{Z}\p{Cc}]")`,message="must not contain spaces or control characters: percent-encode them (a space is %20)",reason=FieldValueInvalid
 	URL string `json:"url"`
 
 	// displayName is a name for people, 1 to 100 characters. The HTTP API calls it "name". Default: metadata.name.
@@ -132,8 +136,9 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(h, self.exists_one(o, o.name.lowerAscii() == h.name.lowerAscii()))",message="must not name a header twice: header names are the same whatever their case",reason=FieldValueInvalid
 	Headers []Header `json:"headers,omitempty"`
 
-	// tls adjusts how https connections to the URL are made. Default: the system's certificate authorities and no
-	// client certificate.
+	// tls adjusts how https connections to the URL are made. This version does not act on it yet, and sends nothing
+	// while caBundle or clientCertificate is set. Default: the system's certificate authorities and no client
+	// certificate.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
 }
@@ -183,8 +188,9 @@ type RetryPolicy struct {
 	// +kubebuilder:validation:Maximum=86400
 	InitialDelaySeconds *int32 `json:"initialDelaySeconds,omitempty"`
 
-	// maxDelaySeconds is the longest delay between two attempts, 1 to 86,400 seconds and not below
-	// initialDelaySeconds. Default: the dispatcher's setting (WEBHOOK_MAX_DELAY, 3600).
+	// maxDelaySeconds is the longest delay between two attempts, 1 to 86,400 seconds and never below
+	// initialDelaySeconds. Default: the dispatcher's setting (WEBHOOK_MAX_DELAY, 3600), or initialDelaySeconds if the
+	// spec sets that higher. Set without initialDelaySeconds, it also bounds the dispatcher's initial delay.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
@@ -194,12 +200,13 @@ type RetryPolicy struct {
 // Signing chooses the key of the HMAC-SHA256 signature that every request carries.
 type Signing struct {
 	// secretRef names a Secret of this namespace that holds the key. The Secret must opt in to being read, by the type
-	// webhooks.nexus.io/signing-key or the label webhooks.nexus.io/readable: "true".
-	// Default: the manager generates a key and keeps it in a Secret that it owns.
+	// webhooks.nexus.io/signing-key or the label webhooks.nexus.io/readable: "true", and must not be the one that was
+	// generated for another subscription. Default: the manager generates a key and keeps it in a Secret that it owns.
 	// +optional
 	SecretRef *SigningKeyReference `json:"secretRef,omitempty"`
 
-	// rotation replaces a generated key at intervals. It does not change a key named by secretRef. Default: never.
+	// rotation replaces a generated key at intervals; this version does not rotate by itself yet. It does not change a
+	// key named by secretRef. Default: never.
 	// +optional
 	Rotation *KeyRotation `json:"rotation,omitempty"`
 }
@@ -252,19 +259,22 @@ type Header struct {
 // HeaderValueSource says where a header's value comes from.
 type HeaderValueSource struct {
 	// secretKeyRef takes the value from a key of a Secret in this namespace. The Secret must opt in to being read, by
-	// the label webhooks.nexus.io/readable: "true" or the type webhooks.nexus.io/signing-key.
+	// the label webhooks.nexus.io/readable: "true" or the type webhooks.nexus.io/signing-key. A generated signing key is
+	// never sent.
 	// +required
 	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
 }
 
 // TLS adjusts how https connections are made.
 type TLS struct {
-	// caBundle names the certificate authorities (PEM) that may vouch for the URL's host, instead of the system's.
+	// caBundle names the certificate authorities (PEM) that may vouch for the URL's host, instead of the system's. This
+	// version does not support it yet, and sends nothing while it is set.
 	// Default: the system's certificate authorities.
 	// +optional
 	CABundle *CABundleSource `json:"caBundle,omitempty"`
 
-	// clientCertificate is shown to the URL's host. Default: none.
+	// clientCertificate is shown to the URL's host. This version does not support it yet, and sends nothing while it is
+	// set. Default: none.
 	// +optional
 	ClientCertificate *ClientCertificateSource `json:"clientCertificate,omitempty"`
 }

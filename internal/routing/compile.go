@@ -20,7 +20,7 @@ import (
 type SecretGetter func(namespace, name string) *corev1.Secret
 
 // Compile makes the route of a subscription, with d where its spec says nothing. It always makes one: what cannot be
-// sent for want of a Secret is a route with a Hold, whose events wait.
+// sent, for want of a Secret or for what its spec says, is a route with a Hold, whose events wait.
 func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults) *Route {
 	spec := &sub.Spec
 	r := &Route{
@@ -38,6 +38,10 @@ func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults)
 		RatePerMinute: number(spec.RateLimitPerMinute, d.RatePerMinute),
 		MaxInFlight:   number(spec.MaxInFlight, d.MaxInFlight),
 		Retry:         compileRetry(spec.Retry, d.Retry),
+	}
+	if reason, message := sub.Unsendable(); reason != "" {
+		r.Hold, r.HoldDetail = reason, message // and without keys: there is nothing to sign
+		return r
 	}
 	compileSecrets(r, sub, secret)
 	return r
@@ -93,7 +97,7 @@ func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, secret SecretGe
 		r.Keys = [][]byte{key}
 	}
 	for _, h := range sub.Spec.Headers {
-		header, p := compileHeader(sub.Namespace, h, secret)
+		header, p := compileHeader(sub, h, secret)
 		if p == nil {
 			r.Headers = append(r.Headers, header)
 		} else if problem == nil {
@@ -113,7 +117,7 @@ func signingKey(sub *v1alpha1.WebhookSubscription, secret SecretGetter) ([]byte,
 			fmt.Sprintf("Secret %q does not belong to this subscription: delete or rename it, "+
 				"or name it in spec.signing.secretRef", ref.Name)}
 	}
-	value, problem := lookUp(sub.Namespace, ref, secret)
+	value, problem := lookUp(sub, ref, v1alpha1.SecretSigns, secret)
 	if problem != nil {
 		return nil, problem
 	}
@@ -125,7 +129,7 @@ func signingKey(sub *v1alpha1.WebhookSubscription, secret SecretGetter) ([]byte,
 	return value, nil
 }
 
-func compileHeader(namespace string, h v1alpha1.Header, secret SecretGetter) (Header, *hold) {
+func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, secret SecretGetter) (Header, *hold) {
 	if h.ValueFrom == nil {
 		header := Header{Name: h.Name}
 		if h.Value != nil {
@@ -134,7 +138,7 @@ func compileHeader(namespace string, h v1alpha1.Header, secret SecretGetter) (He
 		return header, nil
 	}
 	ref := h.ValueFrom.SecretKeyRef
-	value, problem := lookUp(namespace, ref, secret)
+	value, problem := lookUp(sub, ref, v1alpha1.SecretInHeader, secret)
 	if problem != nil {
 		return Header{}, problem
 	}
@@ -147,18 +151,19 @@ func compileHeader(namespace string, h v1alpha1.Header, secret SecretGetter) (He
 	return Header{Name: h.Name, Value: string(value), Secret: true}, nil
 }
 
-// lookUp reads a key of a Secret that has opted in to being read.
-func lookUp(namespace string, ref v1alpha1.SecretKeyReference, secret SecretGetter) ([]byte, *hold) {
-	s := secret(namespace, ref.Name)
-	switch {
-	case s == nil:
+// lookUp reads a key of a Secret that the subscription may use in this way.
+func lookUp(
+	sub *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference, use v1alpha1.SecretUse, secret SecretGetter,
+) ([]byte, *hold) {
+	s := secret(sub.Namespace, ref.Name)
+	if s == nil {
 		return nil, &hold{v1alpha1.ReasonSecretNotFound,
 			fmt.Sprintf("Secret %q is not there, or has not opted in to being read", ref.Name)}
-	case !v1alpha1.SecretReadable(string(s.Type), s.Labels):
-		return nil, &hold{v1alpha1.ReasonSecretNotReadable,
-			fmt.Sprintf("Secret %q has not opted in to being read: give it the label %s=%q", ref.Name,
-				v1alpha1.LabelReadable, v1alpha1.LabelReadableValue)}
-	case len(s.Data[ref.Key]) == 0:
+	}
+	if refusal := sub.SecretRefusal(s, string(s.Type), use); refusal != "" {
+		return nil, &hold{v1alpha1.ReasonSecretNotReadable, fmt.Sprintf("Secret %q %s", ref.Name, refusal)}
+	}
+	if len(s.Data[ref.Key]) == 0 {
 		return nil, &hold{v1alpha1.ReasonSecretKeyMissing,
 			fmt.Sprintf("Secret %q has no key %q, or an empty one", ref.Name, ref.Key)}
 	}

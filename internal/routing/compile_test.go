@@ -38,7 +38,7 @@ func subscription(change func(*v1alpha1.WebhookSubscription)) *v1alpha1.WebhookS
 // generated is the Secret that the manager makes for subscription, with this data.
 func generated(data map[string]string) *corev1.Secret {
 	s := readable("ci-signing", data)
-	s.OwnerReferences = []metav1.OwnerReference{{Kind: "WebhookSubscription", Name: "ci", UID: "uid-1", Controller: ptr(true)}}
+	s.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(subscription(nil), v1alpha1.SubscriptionKind)}
 	return s
 }
 
@@ -143,6 +143,15 @@ func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
 	taken.OwnerReferences[0].UID = "older"
 	unowned.OwnerReferences = nil
 	merelyOwned.OwnerReferences[0].Controller = nil
+	sent := func(s *v1alpha1.WebhookSubscription) {
+		withHeader(s)
+		s.Spec.Headers[0].ValueFrom.SecretKeyRef = v1alpha1.SecretKeyReference{Name: "ci-signing", Key: "secret"}
+	}
+	othersKey := readable("auth", map[string]string{"token": signingKeyText})
+	othersKey.OwnerReferences = taken.OwnerReferences
+	othersKey.Labels = map[string]string{v1alpha1.LabelReadable: "true"}
+	orphan := readable("auth", map[string]string{"token": signingKeyText})
+	orphan.Labels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldOwnerManager}
 	named := func(s *v1alpha1.WebhookSubscription) {
 		s.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "ci-signing"}}
 	}
@@ -152,12 +161,17 @@ func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
 		secrets []*corev1.Secret
 		hold    string
 	}{
-		"the signing Secret is missing":                         {nil, nil, v1alpha1.ReasonSecretNotFound},
-		"the signing Secret is the subscription's":              {nil, []*corev1.Secret{good}, ""},
-		"the signing Secret is another subscription's":          {nil, []*corev1.Secret{taken}, v1alpha1.ReasonSecretConflict},
-		"the signing Secret is nobody's":                        {nil, []*corev1.Secret{unowned}, v1alpha1.ReasonSecretConflict},
-		"the signing Secret is owned but not controlled":        {nil, []*corev1.Secret{merelyOwned}, v1alpha1.ReasonSecretConflict},
-		"the signing Secret is another's, and the spec says so": {named, []*corev1.Secret{taken}, ""},
+		"the signing Secret is missing":                                  {nil, nil, v1alpha1.ReasonSecretNotFound},
+		"the signing Secret is the subscription's":                       {nil, []*corev1.Secret{good}, ""},
+		"the signing Secret is another subscription's":                   {nil, []*corev1.Secret{taken}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is nobody's":                                 {nil, []*corev1.Secret{unowned}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is owned but not controlled":                 {nil, []*corev1.Secret{merelyOwned}, v1alpha1.ReasonSecretConflict},
+		"the signing Secret is the subscription's, and the spec says so": {named, []*corev1.Secret{good}, ""},
+		"the signing Secret is nobody's, and the spec says so":           {named, []*corev1.Secret{unowned}, ""},
+		"the signing Secret is another's, and the spec says so":          {named, []*corev1.Secret{taken}, v1alpha1.ReasonSecretNotReadable},
+		"a header takes the subscription's own signing key":              {sent, []*corev1.Secret{good}, v1alpha1.ReasonSecretNotReadable},
+		"a header takes another's signing key":                           {withHeader, []*corev1.Secret{good, othersKey}, v1alpha1.ReasonSecretNotReadable},
+		"a header takes a generated key that was orphaned":               {withHeader, []*corev1.Secret{good, orphan}, v1alpha1.ReasonSecretNotReadable},
 		"the signing Secret is nobody's, and empty": {nil, []*corev1.Secret{readable("ci-signing", nil)},
 			v1alpha1.ReasonSecretConflict},
 		"the signing Secret has no such key": {nil, []*corev1.Secret{generated(nil)}, v1alpha1.ReasonSecretKeyMissing},
@@ -193,8 +207,53 @@ func TestCompileHoldsWhatCannotBeSent(t *testing.T) {
 			if c.hold == v1alpha1.ReasonSecretConflict && len(r.Keys) > 0 {
 				t.Error("route has somebody else's key")
 			}
+			for _, h := range r.Headers {
+				if h.Value == signingKeyText {
+					t.Error("a header has a signing key")
+				}
+			}
 		})
 	}
+}
+
+func TestCompileHoldsWhatTheSpecForbidsToSend(t *testing.T) {
+	cases := map[string]struct {
+		change       func(*v1alpha1.WebhookSubscriptionSpec)
+		hold, detail string // detail is a part
+	}{
+		"a CA bundle": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.TLS = &v1alpha1.TLS{CABundle: &v1alpha1.CABundleSource{}}
+		}, v1alpha1.ReasonNotSupported, "remove spec.tls.caBundle"},
+		"a client certificate": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.TLS = &v1alpha1.TLS{ClientCertificate: &v1alpha1.ClientCertificateSource{}}
+		}, v1alpha1.ReasonNotSupported, "remove spec.tls.clientCertificate"},
+		"a tls that asks for nothing": {func(s *v1alpha1.WebhookSubscriptionSpec) { s.TLS = &v1alpha1.TLS{} }, "", ""},
+		"rotation": {func(s *v1alpha1.WebhookSubscriptionSpec) {
+			s.Signing = &v1alpha1.Signing{Rotation: &v1alpha1.KeyRotation{IntervalSeconds: 3600}}
+		}, "", ""},
+		"a URL with a space":          {url("http://h/odd?a=b c"), v1alpha1.ReasonInvalidURL, "spec.url"},
+		"a URL with a wide space":     {url("http://h/\u3000"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with a newline":        {url("http://h/\nX: y"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with a DEL":            {url("http://h/\x7f"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with an encoded space": {url("http://h/odd?a=b%20c"), "", ""},
+		"a URL in another script":     {url("https://bücher.example/größe"), "", ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sub := subscription(func(s *v1alpha1.WebhookSubscription) { c.change(&s.Spec) })
+			r := Compile(sub, getter(generated(map[string]string{"secret": signingKeyText})), defaults)
+			if r.Hold != c.hold || !strings.Contains(r.HoldDetail, c.detail) {
+				t.Errorf("hold is %q (%s), want %q (%s)", r.Hold, r.HoldDetail, c.hold, c.detail)
+			}
+			if (r.Hold == "") != (len(r.Keys) > 0) {
+				t.Errorf("hold %q goes with %d keys", r.Hold, len(r.Keys))
+			}
+		})
+	}
+}
+
+func url(u string) func(*v1alpha1.WebhookSubscriptionSpec) {
+	return func(s *v1alpha1.WebhookSubscriptionSpec) { s.URL = u }
 }
 
 func TestPrintedRouteShowsNoSecret(t *testing.T) {
