@@ -41,9 +41,10 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	var o dispatcher.Options
 	s := settings.New("dispatcher", "dispatcher takes events and sends them to the subscriptions that want them.")
+	s.Version = version
 	o.Bind(s)
 	if err := s.Parse(args, getenv, stdout); err != nil {
-		if errors.Is(err, settings.ErrHelp) {
+		if errors.Is(err, settings.ErrHelp) || errors.Is(err, settings.ErrVersion) {
 			return nil
 		}
 		return fmt.Errorf("settings: %w", err)

@@ -43,6 +43,16 @@ func TestHelpIsReadable(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"--version"}, none, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if want := "dispatcher " + version + "\n"; out.String() != want {
+		t.Errorf("--version prints %q, want %q", out.String(), want)
+	}
+}
+
 func TestAStartThatCannotSucceedSaysWhy(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	text := "{clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}], " +

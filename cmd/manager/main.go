@@ -37,7 +37,7 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	o := options{}
 	if err := o.parse(args, getenv, stdout); err != nil {
-		if errors.Is(err, settings.ErrHelp) {
+		if errors.Is(err, settings.ErrHelp) || errors.Is(err, settings.ErrVersion) {
 			return nil
 		}
 		return err

@@ -96,6 +96,16 @@ func TestHelpNamesEverySetting(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"--version"}, environment(nil), &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if want := "manager " + version + "\n"; out.String() != want {
+		t.Errorf("--version prints %q, want %q", out.String(), want)
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	cases := map[string]bool{
 		"0": true, ":0": true, ":8080": true, "127.0.0.1:8080": true, "[::1]:65535": true, "localhost:1": true,

@@ -37,6 +37,7 @@ func (o *options) parse(args []string, getenv func(string) string, help io.Write
 func (o *options) settings() *settings.Set {
 	s := settings.New("manager",
 		"manager judges WebhookSubscriptions, says so in their conditions, and provides their signing keys.")
+	s.Version = version
 	s.Group("Kubernetes")
 	s.String(&o.kubeconfig, "kubeconfig", "", "",
 		"Kubeconfig `FILE`. Without it: the files of KUBECONFIG, or else the Pod's ServiceAccount.", nil)

@@ -19,7 +19,7 @@ const (
 func (s *Set) printHelp(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "%s\n\nUsage: %s [flags]\n\n", wrap(s.purpose, "", helpWidth), s.program)
 	_, _ = fmt.Fprintln(w, wrap("Each flag has the environment variable beside it; the flag wins over the variable. "+
-		"Seconds are plain numbers (90) or have units (1m30s).", "", helpWidth))
+		"Seconds are plain numbers (90) or have units (1m30s). --help prints this, --version the version.", "", helpWidth))
 	for i, x := range s.settings {
 		if i == 0 || x.group != s.settings[i-1].group {
 			_, _ = fmt.Fprintf(w, "\n%s:\n", x.group)

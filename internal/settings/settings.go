@@ -21,6 +21,9 @@ import (
 
 // Set is the settings of one program.
 type Set struct {
+	// Version is what --version prints after the program's name.
+	Version string
+
 	program, purpose string
 	settings         []*setting
 	checks           []func() error
@@ -36,6 +39,9 @@ type setting struct {
 
 // ErrHelp is returned by Parse where --help was asked for.
 var ErrHelp = pflag.ErrHelp
+
+// ErrVersion is returned by Parse where --version was asked for.
+var ErrVersion = errors.New("version requested")
 
 // New makes the empty settings of a program; purpose is the first line of its help.
 func New(program, purpose string) *Set { return &Set{program: program, purpose: purpose} }
@@ -191,16 +197,20 @@ func (x *setting) read(from, text string) error {
 	}
 }
 
-// Parse reads the environment and the arguments (without the program's name). It returns every mistake at once.
-func (s *Set) Parse(args []string, getenv func(string) string, help io.Writer) error {
+// Parse reads the environment and the arguments (without the program's name). It returns every mistake at once. Help and
+// version go to out; nothing else counts where they are asked for.
+func (s *Set) Parse(args []string, getenv func(string) string, out io.Writer) error {
 	flags, values := s.flags()
+	version := flags.Bool("version", false, "")
 	err := flags.Parse(args)
-	if errors.Is(err, ErrHelp) {
-		s.printHelp(help)
-		return ErrHelp
-	}
 	var mistakes []error
 	switch {
+	case errors.Is(err, ErrHelp):
+		s.printHelp(out)
+		return ErrHelp
+	case err == nil && *version:
+		_, _ = fmt.Fprintln(out, s.program, s.Version)
+		return ErrVersion
 	case err != nil:
 		mistakes = append(mistakes, misspelled(err))
 	case flags.NArg() > 0:

@@ -152,6 +152,16 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	}
 }
 
+func TestVersionIsAllThatCountsWhereItIsAskedFor(t *testing.T) {
+	s, _ := newSet()
+	s.Version = "v1.2.3"
+	var out bytes.Buffer
+	err := s.Parse([]string{"--retries=many", "--version"}, func(string) string { return "nonsense" }, &out)
+	if !errors.Is(err, settings.ErrVersion) || out.String() != "demo v1.2.3\n" {
+		t.Errorf("got %v and %q", err, out.String())
+	}
+}
+
 func TestHelp(t *testing.T) {
 	s, _ := newSet()
 	var out bytes.Buffer
@@ -163,7 +173,7 @@ func TestHelp(t *testing.T) {
 Usage: demo [flags]
 
 Each flag has the environment variable beside it; the flag wins over the variable. Seconds are plain
-numbers (90) or have units (1m30s).
+numbers (90) or have units (1m30s). --help prints this, --version the version.
 
 Sending:
   --retries NUMBER                    DEMO_RETRIES
