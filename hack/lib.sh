@@ -37,16 +37,20 @@ advise() {
 }
 
 report_progress() { # WHAT JOB SCRATCH
-  local what=$1 job=$2 scratch=$3 started=$SECONDS next=$progress_seconds total compiled
+  local what=$1 job=$2 scratch=$3 started=$SECONDS next=$progress_seconds compiled before=0
   while kill -0 "$job" 2>/dev/null; do
     sleep 0.2
     ((SECONDS - started >= next)) || continue
     next=$((next + progress_seconds))
-    total=0
-    [[ ! -s $scratch.packages ]] || total=$(wc -l <"$scratch.packages")
-    if ((total > 0)); then
+    if [[ -s $scratch.packages ]]; then
+      # Of how many is unknown: what is in Go's cache is not compiled.
       compiled=$(grep -c -v '^go: ' "$scratch.log" || true)
-      say "$what: $compiled packages compiled of at most $total, $((SECONDS - started)) s"
+      if ((compiled > before)); then
+        say "$what: compiling, $compiled packages so far, $((SECONDS - started)) s"
+      else
+        say "$what: checking what is cached, or linking, $((SECONDS - started)) s"
+      fi
+      before=$compiled
     else
       say "$what: downloading modules, $(grep -c '^go: downloading' "$scratch.log" || true) so far, $((SECONDS - started)) s"
     fi
