@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"nexus.io/webhooks/internal/dispatcher/queue"
 )
 
 // etcd reserves 64 MB at once, and Redis and the logs grow.
@@ -40,6 +42,8 @@ func prepare(ctx context.Context, o *Options) (release func(), err error) {
 	err = errors.Join(
 		checkAddress(ctx, "--event-address", o.EventAddress),
 		checkAddress(ctx, "--metrics-address", o.MetricsAddress),
+		checkDistinct(o),
+		checkRedisURL(o.RedisURL),
 		checkSpace(o.Data),
 		clean(o),
 	)
@@ -101,6 +105,26 @@ func checkAddress(ctx context.Context, flag, address string) error {
 		return fmt.Errorf("listen on %s=%s: %w", flag, address, err)
 	}
 	return listener.Close()
+}
+
+func checkDistinct(o *Options) error {
+	if o.EventAddress == o.MetricsAddress {
+		return fmt.Errorf("--event-address and --metrics-address are both %s: the dispatcher needs two addresses",
+			o.EventAddress)
+	}
+	return nil
+}
+
+// checkRedisURL reads the address as the dispatcher will, without dialling. Its error shows no password.
+func checkRedisURL(address string) error {
+	if address == "" {
+		return nil
+	}
+	client, err := queue.Connect(address)
+	if err != nil {
+		return fmt.Errorf("REDIS_URL or --redis-url: %w; unset it to have a Redis started here", err)
+	}
+	return client.Close()
 }
 
 func checkSpace(directory string) error {

@@ -18,7 +18,7 @@ func complete(t *testing.T) Options {
 	root := t.TempDir()
 	o := Options{
 		Assets: filepath.Join(root, "assets"), Bin: filepath.Join(root, "bin"), Config: filepath.Join(root, "config"),
-		Data: filepath.Join(root, "data"), EventAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",
+		Data: filepath.Join(root, "data"), EventAddress: "127.0.0.1:0", MetricsAddress: "[::1]:0",
 	}
 	for _, program := range []string{
 		o.asset("kube-apiserver"), o.asset("etcd"), o.asset("kubectl"),
@@ -68,6 +68,18 @@ func TestPrepareSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		"an address that others reach": {
 			func(o *Options) { o.EventAddress = "0.0.0.0:8087" },
 			[]string{"--event-address=0.0.0.0:8087", "127.0.0.1:PORT"},
+		},
+		"one address for two": {
+			func(o *Options) { o.EventAddress, o.MetricsAddress = "127.0.0.1:0", "127.0.0.1:0" },
+			[]string{"--event-address and --metrics-address are both 127.0.0.1:0"},
+		},
+		"a Redis of another scheme": {
+			func(o *Options) { o.RedisURL = "http://localhost:6379" },
+			[]string{"REDIS_URL", "redis, rediss", "unset it"},
+		},
+		"a Redis without scheme": {
+			func(o *Options) { o.RedisURL = "localhost:6379" },
+			[]string{"REDIS_URL", "redis://host:6379"},
 		},
 		"an address without host": {func(o *Options) { o.EventAddress = ":8087" }, []string{"127.0.0.1:PORT"}},
 	}

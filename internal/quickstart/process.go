@@ -4,6 +4,7 @@
 package quickstart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ const (
 	startTimeout  = 90 * time.Second
 	probeInterval = 100 * time.Millisecond
 	shownLogLines = 15
+	// A program that finds its address taken ends well within this.
+	settleTime = 500 * time.Millisecond
 )
 
 // process is a program to run.
@@ -71,20 +74,24 @@ func (p *process) spawn(ctx context.Context) (*child, error) {
 }
 
 // await returns nil once the program is ready, and an error that quotes its log if it ends or takes too long before.
+// What answers a probe may be somebody else's that took the address: it is believed if the program then runs on.
 func (p *process) await(ctx context.Context, c *child) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		unready := p.ready(ctx)
+		unready, next := p.ready(ctx), probeInterval
 		if unready == nil {
-			return nil
+			next = settleTime
 		}
 		select {
 		case <-c.exited:
 			return fmt.Errorf("%s ended before it was ready: %w; %s", p.name, exitError(c), p.logEnd())
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; %s", p.name, unready, p.logEnd())
-		case <-time.After(probeInterval):
+			return fmt.Errorf("%s is not ready: %w; %s", p.name, cmp.Or(unready, ctx.Err()), p.logEnd())
+		case <-time.After(next):
+		}
+		if unready == nil {
+			return nil
 		}
 	}
 }
@@ -99,13 +106,17 @@ func (p *process) buried(c *child) {
 
 // logEnd quotes the last lines of the log.
 func (p *process) logEnd() string {
+	return fmt.Sprintf("its log %s ends so:\n%s", p.log, p.lastLines(shownLogLines))
+}
+
+// lastLines returns the last n lines of the log, or why there are none.
+func (p *process) lastLines(n int) string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-	end := strings.Join(lines[max(0, len(lines)-shownLogLines):], "\n")
-	return fmt.Sprintf("its log %s ends so:\n%s", p.log, end)
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // exitError says how a child that has exited did so.

@@ -5,6 +5,7 @@ package quickstart
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -76,7 +77,13 @@ func startDispatcher(ctx context.Context, o *Options, s *supervisor, admin *rest
 	if err := writeServiceAccountKubeconfig(ctx, admin, "webhooks-dispatcher", kubeconfig); err != nil {
 		return err
 	}
-	err := s.start(ctx, &process{
+	// Once more, now that a while has passed: what else answers there would be taken for this one.
+	err := errors.Join(checkAddress(ctx, "--event-address", o.EventAddress),
+		checkAddress(ctx, "--metrics-address", o.MetricsAddress))
+	if err != nil {
+		return err
+	}
+	err = s.start(ctx, &process{
 		name: "dispatcher", path: filepath.Join(o.Bin, "dispatcher"), log: o.data("dispatcher.log"),
 		pid: o.data("dispatcher.pid"), grace: dispatcherGrace,
 		arguments: []string{

@@ -42,7 +42,7 @@ func startRedis(ctx context.Context, o *Options, s *supervisor) (string, error) 
 func checkRedis(ctx context.Context, o *Options, s *supervisor) error {
 	options, err := redis.ParseURL(o.RedisURL)
 	if err != nil {
-		// Several hosts, or Sentinel: the dispatcher knows such addresses and says so if it does not.
+		// Several hosts, or Sentinel: prepare found that the dispatcher knows such addresses.
 		s.story.tell("redis", "yours, by REDIS_URL")
 		return nil
 	}

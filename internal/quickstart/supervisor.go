@@ -59,7 +59,8 @@ func (s *supervisor) keep(ctx context.Context, p *process, c *child) {
 			if time.Since(began) > healthyAfter {
 				delay = firstRestartDelay
 			}
-			s.story.tell(p.name, "pid %d ended (%v); starting it again in %v", c.id, exitError(c), delay)
+			s.story.tell(p.name, "pid %d ended (%v); starting it again in %v; its log ends with: %s", c.id, exitError(c),
+				delay, p.lastLines(1))
 		}
 		select {
 		case <-ctx.Done():

@@ -119,6 +119,36 @@ func TestAProgramThatEndsBeforeItIsReadyIsAnErrorThatQuotesItsLog(t *testing.T) 
 	wantNothingLeft(t, p)
 }
 
+func TestAProgramThatEndsWhileAnotherAnswersItsProbesWasNeverReady(t *testing.T) {
+	s := &supervisor{story: newStory(&transcript{})}
+	p := script(t, `echo $$; sleep 0.1; echo "bind: address already in use" >&2; exit 1`)
+	p.ready = func(context.Context) error { return nil }
+	err := s.start(t.Context(), p)
+	for _, want := range []string{"program ended before it was ready", "bind: address already in use"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("start() = %v, want an error with %q", err, want)
+		}
+	}
+	s.stop()
+	wantNothingLeft(t, p)
+}
+
+func TestARestartTellsWhatTheProgramSaidLast(t *testing.T) {
+	var told transcript
+	s := &supervisor{story: newStory(&told)}
+	p := script(t, `echo >"$READY"; sleep 1; echo "all is well"; echo "the disk is full" >&2; exit 1`)
+	if err := s.start(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the restart is told with its reason", func() bool {
+		return strings.Contains(told.String(), "starting it again in 500ms; its log ends with: the disk is full\n")
+	})
+	s.stop()
+	if strings.Contains(told.String(), "all is well") {
+		t.Errorf("told more than the last line: %s", told.String())
+	}
+}
+
 // wantNothingLeft is for a script whose first line of output is its pid.
 func wantNothingLeft(t *testing.T, p *process) {
 	t.Helper()
