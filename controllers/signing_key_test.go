@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -12,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"nexus.io/webhooks/api/v1alpha1"
 )
@@ -246,6 +250,59 @@ func TestAGeneratedKeyThatIsStillReferencedStays(t *testing.T) {
 	if after := f.getSecret("cicd-signing"); after.ResourceVersion != before.ResourceVersion {
 		t.Error("the Secret is not as it was")
 	}
+}
+
+func (f *fixture) expectSecret(name string, uid types.UID) {
+	f.t.Helper()
+	if got := f.getSecret(name).UID; got != uid {
+		f.t.Errorf("Secret %s is another one: its UID is %s, want %s", name, got, uid)
+	}
+}
+
+func TestAGeneratedKeyThatIsUsedAgainStaysThoughTheCacheLags(t *testing.T) {
+	f := newFixture(t)
+	sub := f.subscription("cicd")
+	f.create(sub, f.secret("my-key", map[string]string{"secret": someKey}))
+	w := &writes{}
+	r := f.reconciler(w)
+	must(t, f.reconcile(r, "cicd"))
+	generated := f.getSecret("cicd-signing")
+
+	edit(f, sub, func(s *v1alpha1.WebhookSubscription) {
+		s.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "my-key"}}
+	})
+	r.Client = f.lagging(w, "cicd")
+	edit(f, sub, func(s *v1alpha1.WebhookSubscription) { s.Spec.Signing = nil })
+	must(t, f.reconcile(r, "cicd"))
+	f.expectSecret("cicd-signing", generated.UID)
+}
+
+func TestASecretThatTookThePlaceOfTheUnusedKeyStays(t *testing.T) {
+	f := newFixture(t)
+	sub := f.subscription("cicd")
+	theirs := f.secret("cicd-signing", map[string]string{"secret": anotherKey})
+	f.create(sub, f.secret("my-key", map[string]string{"secret": someKey}))
+	r := f.reconciler(&writes{})
+	must(t, f.reconcile(r, "cicd"))
+	edit(f, sub, func(s *v1alpha1.WebhookSubscription) {
+		s.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "my-key"}}
+	})
+
+	healthy := r.Client
+	r.Client = interceptor.NewClient(f.direct(), interceptor.Funcs{
+		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			f.delete(f.getSecret("cicd-signing"))
+			f.create(theirs)
+			return c.Delete(ctx, o, opts...)
+		},
+	})
+	if err := f.reconcile(r, "cicd"); !apierrors.IsConflict(err) {
+		t.Errorf("error is %v, want a conflict that is tried again", err)
+	}
+	f.expectSecret("cicd-signing", theirs.UID)
+	r.Client = healthy
+	must(t, f.reconcile(r, "cicd"))
+	f.expectSecret("cicd-signing", theirs.UID)
 }
 
 func TestASecretOfSomebodyElseUnderTheGeneratedNameStaysWhenTheKeyChangesOwner(t *testing.T) {

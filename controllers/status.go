@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -32,9 +33,15 @@ func (r *SubscriptionReconciler) report(
 	if err != nil {
 		return err
 	}
-	err = r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.FieldOwnerManager), client.ForceOwnership)
+	err = r.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(configuration),
+		client.FieldOwner(v1alpha1.FieldOwnerManager), client.ForceOwnership)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	// Applying fills in what the API server answers. Without an answer it may have been done or not, and there is none.
+	r.written.remember(client.ObjectKeyFromObject(sub), configuration.GetResourceVersion())
 	if err != nil {
-		return wrapUnlessNotFound(err, "apply the status")
+		return fmt.Errorf("apply the status: %w", err)
 	}
 	r.recordTransition(sub, desired)
 	return nil
@@ -45,7 +52,7 @@ func (r *SubscriptionReconciler) report(
 // created since, the event of that creation puts it right.
 func applyConfiguration(
 	sub *v1alpha1.WebhookSubscription, status v1alpha1.WebhookSubscriptionStatus,
-) (runtime.ApplyConfiguration, error) {
+) (*unstructured.Unstructured, error) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
 	if err != nil {
 		return nil, fmt.Errorf("convert the status: %w", err)
@@ -54,7 +61,7 @@ func applyConfiguration(
 	object.SetGroupVersionKind(v1alpha1.SubscriptionKind)
 	object.SetNamespace(sub.Namespace)
 	object.SetName(sub.Name)
-	return client.ApplyConfigurationFromUnstructured(object), nil
+	return object, nil
 }
 
 func (r *SubscriptionReconciler) recordTransition(

@@ -81,7 +81,7 @@ func TestAnUnknownEventTypeIsNotAccepted(t *testing.T) {
 // writes counts what goes to the API server, events included.
 type writes struct{ atomic.Int64 }
 
-func (w *writes) count(c client.WithWatch) client.Client {
+func (w *writes) count(c client.WithWatch) client.WithWatch {
 	return interceptor.NewClient(c, interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			w.Add(1)
@@ -103,11 +103,18 @@ func (w *writes) Eventf(runtime.Object, runtime.Object, string, string, string, 
 	w.Add(1)
 }
 
-// reconciler is one that a test drives by hand.
-func (f *fixture) reconciler(w *writes) *SubscriptionReconciler {
+// direct is a client that tests put something between.
+func (f *fixture) direct() client.WithWatch {
 	f.t.Helper()
 	direct, err := client.NewWithWatch(cluster.Config, client.Options{Scheme: f.client.Scheme()})
 	must(f.t, err)
+	return direct
+}
+
+// reconciler is one that a test drives by hand.
+func (f *fixture) reconciler(w *writes) *SubscriptionReconciler {
+	f.t.Helper()
+	direct := f.direct()
 	return &SubscriptionReconciler{
 		Client: w.count(direct), Live: direct, Events: w, Catalogue: event.Builtin(), Now: time.Now,
 	}
@@ -243,10 +250,8 @@ func TestAConflictIsTriedAgain(t *testing.T) {
 	w := &writes{}
 	r := f.reconciler(w)
 	taken := apierrors.NewAlreadyExists(corev1.Resource("secrets"), "cicd-signing")
-	direct, err := client.NewWithWatch(cluster.Config, client.Options{Scheme: f.client.Scheme()})
-	must(t, err)
 	healthy := r.Client
-	r.Client = interceptor.NewClient(direct, interceptor.Funcs{
+	r.Client = interceptor.NewClient(f.direct(), interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return taken },
 	})
 	// Another manager was faster between the read and the write.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -55,6 +56,8 @@ type SubscriptionReconciler struct {
 	Catalogue Catalogue
 	// Now is the clock.
 	Now func() time.Time
+
+	written written
 }
 
 // +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions,verbs=get;list;watch
@@ -65,9 +68,9 @@ type SubscriptionReconciler struct {
 // Reconcile looks at one subscription. A wrong spec or a missing Secret ends in a condition: the watches on both wake
 // it when that changes. Trouble with the API server is an error, and tried again.
 func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	sub := &v1alpha1.WebhookSubscription{}
-	if err := r.Client.Get(ctx, request.NamespacedName, sub); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	sub, err := r.read(ctx, request.NamespacedName)
+	if err != nil || sub == nil {
+		return reconcile.Result{}, err
 	}
 	if !sub.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil // the generated Secret goes with its owner
@@ -86,6 +89,29 @@ func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcil
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{}, r.report(ctx, sub, desired)
+}
+
+// read gives a subscription that has our last write to it: from the cache, or from the API server while the cache lags
+// behind. It is nil if the subscription is gone.
+func (r *SubscriptionReconciler) read(
+	ctx context.Context, key types.NamespacedName,
+) (*v1alpha1.WebhookSubscription, error) {
+	sub := &v1alpha1.WebhookSubscription{}
+	err := r.Client.Get(ctx, key, sub)
+	switch {
+	case apierrors.IsNotFound(err):
+		r.written.forget(key)
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the subscription: %w", err)
+	case !r.written.missing(sub):
+		return sub, nil
+	}
+	current, err := r.readAgain(ctx, sub)
+	if current != nil {
+		r.written.remember(key, current.ResourceVersion)
+	}
+	return current, err
 }
 
 // SetupWithManager registers the reconciler. Of Secrets only the metadata is watched and kept in memory.
