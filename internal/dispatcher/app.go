@@ -147,7 +147,7 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	}
 	a.watcher, err = watch.New(watch.Options{
 		Config: a.o.Kube, Queue: a.queue, Defaults: a.o.Defaults, MaxBacklog: a.o.MaxBacklog, Log: a.log,
-		CompareEvery: a.o.CompareEvery, ConfirmAfter: a.o.ConfirmAfter,
+		CompareEvery: a.o.CompareEvery, ConfirmAfter: a.o.ConfirmAfter, QueueUsable: a.checked,
 	})
 	if err != nil {
 		return err
@@ -182,7 +182,8 @@ func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer)
 			}
 			return a.watcher.Table()
 		},
-		Checks: []intake.Check{{Name: "redis", Check: a.checkRedis}},
+		Loading: a.watcher.Trouble,
+		Checks:  []intake.Check{{Name: "redis", Check: a.checkRedis}},
 	})
 }
 
@@ -242,12 +243,12 @@ func (g *failing) run(do func() error) {
 
 // work runs the rooms: those that follow the cluster until serving ends, the queue until working ends.
 func (a *App) work(serving, working context.Context, group *failing) error {
+	group.run(func() error { return a.watcher.Run(serving) }) // before Redis, so that either's absence is told
 	suits, err := a.checkUntilReached(serving)
 	if err != nil || !suits {
 		return err
 	}
 	group.run(func() error { return a.queue.Run(working, a.pool) })
-	group.run(func() error { return a.watcher.Run(serving) })
 	group.run(func() error { return a.reflector.Run(serving) })
 	return nil
 }

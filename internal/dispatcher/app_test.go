@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"nexus.io/webhooks/api/v1alpha1"
@@ -127,6 +128,29 @@ func TestItEndsWhileItWaitsForRedis(t *testing.T) {
 	a := r.start(nil)
 	eventually(t, "it is alive", func() error { return a.expect("/healthz", http.StatusOK) })
 	if err := a.stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestItTellsOfRedisAndTheKubernetesAPIWhenBothAreAway(t *testing.T) {
+	r := newRig(t)
+	r.redis.Kill()
+	closed, err := stack.FreeAddress()
+	r.must(err)
+	a := r.start(func(o *dispatcher.Options) { o.Kube = &rest.Config{Host: "https://" + closed} })
+	eventually(t, "the log tells of both", func() error {
+		return errors.Join(r.log.has(`"level":"WARN"`, "Redis cannot be reached"),
+			r.log.has(`"level":"WARN"`, "The Kubernetes API cannot be read", "connection refused"))
+	})
+	status, body, err := get("http://" + a.Address() + "/readyz")
+	if err != nil || status != http.StatusServiceUnavailable || !containsAll(body, []string{
+		"the subscriptions are still being loaded: the Kubernetes API cannot be read", closed,
+		`"name":"redis","status":"failed"`,
+	}) {
+		t.Errorf("/readyz: %d %s %v", status, body, err)
+	}
+	a.cancel()
+	if err := a.end(5 * time.Second); err != nil {
 		t.Errorf("Run: %v", err)
 	}
 }

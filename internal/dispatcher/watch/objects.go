@@ -5,12 +5,11 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,7 +22,7 @@ import (
 )
 
 // complainEvery bounds how often a lasting trouble is logged.
-const complainEvery = 30 * time.Second
+const complainEvery = time.Minute
 
 // objects caches the subscriptions, and the Secrets that have opted in, as the Kubernetes API tells of them.
 type objects struct {
@@ -33,8 +32,15 @@ type objects struct {
 	handled       []cache.DoneChecker
 }
 
-// newObjects makes caches that mark in w's changes what changed.
-func newObjects(config *rest.Config, log *slog.Logger, w *Watcher) (*objects, error) {
+// What is watched, as the log names it.
+const (
+	watchedSubscriptions = "subscriptions"
+	watchedByType        = "signing keys"
+	watchedByLabel       = "readable Secrets"
+)
+
+// newObjects makes caches that mark in w's changes what changed, and tell w's trouble what keeps them from it.
+func newObjects(config *rest.Config, w *Watcher) (*objects, error) {
 	subscriptions, err := subscriptionClient(config)
 	if err != nil {
 		return nil, err
@@ -47,23 +53,27 @@ func newObjects(config *rest.Config, log *slog.Logger, w *Watcher) (*objects, er
 	}
 	secrets := core.CoreV1().RESTClient()
 	o := &objects{
-		subscriptions: informer(subscriptions, v1alpha1.SubscriptionResource.Resource, &v1alpha1.WebhookSubscription{},
-			func(*metav1.ListOptions) {}),
-		byType: informer(secrets, "secrets", &corev1.Secret{}, func(l *metav1.ListOptions) {
-			l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
-		}),
-		byLabel: informer(secrets, "secrets", &corev1.Secret{}, func(l *metav1.ListOptions) {
-			l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
-		}),
+		subscriptions: informer(w.trouble.patient(watchedSubscriptions, cache.NewFilteredListWatchFromClient(
+			subscriptions, v1alpha1.SubscriptionResource.Resource, metav1.NamespaceAll, func(*metav1.ListOptions) {},
+		)), &v1alpha1.WebhookSubscription{}),
+		byType: informer(w.trouble.patient(watchedByType, cache.NewFilteredListWatchFromClient(
+			secrets, "secrets", metav1.NamespaceAll, func(l *metav1.ListOptions) {
+				l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
+			},
+		)), &corev1.Secret{}),
+		byLabel: informer(w.trouble.patient(watchedByLabel, cache.NewFilteredListWatchFromClient(
+			secrets, "secrets", metav1.NamespaceAll, func(l *metav1.ListOptions) {
+				l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
+			},
+		)), &corev1.Secret{}),
 	}
-	for _, i := range o.all() {
-		handler := cache.ResourceEventHandler(secretHandler{w})
-		if i == o.subscriptions {
-			handler = subscriptionHandler{w}
-		}
-		if err := o.prepare(i, handler, log); err != nil {
-			return nil, err
-		}
+	err = errors.Join(
+		o.prepare(o.subscriptions, subscriptionHandler{w}, w.trouble, watchedSubscriptions),
+		o.prepare(o.byType, secretHandler{w}, w.trouble, watchedByType),
+		o.prepare(o.byLabel, secretHandler{w}, w.trouble, watchedByLabel),
+	)
+	if err != nil {
+		return nil, err
 	}
 	return o, nil
 }
@@ -84,22 +94,20 @@ func subscriptionClient(config *rest.Config) (rest.Interface, error) {
 	return client, nil
 }
 
-func informer(
-	c cache.Getter, resource string, example runtime.Object, narrow func(*metav1.ListOptions),
-) cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(
-		cache.NewFilteredListWatchFromClient(c, resource, metav1.NamespaceAll, narrow), example, 0, cache.Indexers{})
+func informer(source cache.ListerWatcher, example runtime.Object) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(source, example, 0, cache.Indexers{})
 }
 
-func (o *objects) prepare(i cache.SharedIndexInformer, handler cache.ResourceEventHandler, log *slog.Logger) error {
+func (o *objects) prepare(
+	i cache.SharedIndexInformer, handler cache.ResourceEventHandler, t *trouble, watched string,
+) error {
 	if err := i.SetTransform(strip); err != nil {
 		return fmt.Errorf("prepare a cache: %w", err)
 	}
-	sometimes := &rate.Sometimes{Interval: complainEvery}
-	err := i.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		sometimes.Do(func() {
-			log.Warn("Watching the Kubernetes API was interrupted, going on with what is cached", slog.Any("error", err))
-		})
+	err := i.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+		if ctx.Err() == nil {
+			t.begins(watched, err)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("prepare a cache: %w", err)

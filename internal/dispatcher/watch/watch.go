@@ -53,6 +53,8 @@ type Options struct {
 	// ConfirmAfter is how long a subscription must be missing before its deliveries are cancelled, where nobody saw it
 	// being deleted. Default: 30 seconds.
 	ConfirmAfter time.Duration
+	// QueueUsable is closed once the Queue may be called; the caches fill before. Default: at once.
+	QueueUsable <-chan struct{}
 	// RetryAtMost bounds the time between two tries to reach the queue. Default: 5 seconds.
 	RetryAtMost time.Duration
 }
@@ -74,6 +76,11 @@ func (o *Options) setDefaults() {
 	if o.ConfirmAfter == 0 {
 		o.ConfirmAfter = defaultConfirmAfter
 	}
+	if o.QueueUsable == nil {
+		usable := make(chan struct{})
+		close(usable)
+		o.QueueUsable = usable
+	}
 	if o.RetryAtMost == 0 {
 		o.RetryAtMost = defaultRetryAtMost
 	}
@@ -84,6 +91,7 @@ type Watcher struct {
 	options Options
 	log     *slog.Logger
 	objects *objects
+	trouble *trouble
 	live    metadata.Getter // reads past the caches
 
 	table      atomic.Pointer[routing.Table]
@@ -114,7 +122,8 @@ func New(options Options) (*Watcher, error) {
 		doubt:   make(chan struct{}, 1),
 	}
 	w.table.Store(routing.Empty())
-	if w.objects, err = newObjects(options.Config, options.Log, w); err != nil {
+	w.trouble = newTrouble(w.log, w.Ready)
+	if w.objects, err = newObjects(options.Config, w); err != nil {
 		return nil, err
 	}
 	w.worker = newWorker(w)
@@ -128,7 +137,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	group.Go(func() error { w.objects.run(ctx); return nil })
 	group.Go(func() error { w.gone.run(ctx); return nil })
 	group.Go(func() error {
-		if !w.objects.waitForSync(ctx) {
+		if !w.objects.waitForSync(ctx) || !w.waitForQueue(ctx) {
 			return nil
 		}
 		w.worker.load(ctx)
@@ -137,6 +146,20 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return nil
 	})
 	return group.Wait()
+}
+
+func (w *Watcher) waitForQueue(ctx context.Context) bool {
+	select {
+	case <-w.options.QueueUsable:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Trouble is what keeps the caches from following the Kubernetes API just now, nil if nothing does. It holds no secret.
+func (w *Watcher) Trouble() error {
+	return w.trouble.err()
 }
 
 // Ready tells whether the table is complete: it holds every subscription that there was at the start.

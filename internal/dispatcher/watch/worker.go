@@ -20,6 +20,7 @@ const (
 	batchSize = 500
 	// configureTimeout bounds one try to reach the queue.
 	configureTimeout = 30 * time.Second
+	progressEvery    = 3 * time.Second
 )
 
 // worker turns changes into tables. One goroutine runs it; nothing here is for others.
@@ -38,7 +39,7 @@ func newWorker(w *Watcher) *worker {
 
 // load makes the first complete table.
 func (k *worker) load(ctx context.Context) {
-	started, progress := time.Now(), &rate.Sometimes{Interval: complainEvery / 10}
+	started, progress := time.Now(), &rate.Sometimes{Interval: progressEvery}
 	total := k.w.changes.len()
 	for k.w.changes.len() > 0 && ctx.Err() == nil {
 		k.persist(ctx)
