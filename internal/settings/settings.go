@@ -197,8 +197,8 @@ func (x *setting) read(from, text string) error {
 	}
 }
 
-// Parse reads the environment and the arguments (without the program's name). It returns every mistake at once. Help and
-// version go to out; nothing else counts where they are asked for.
+// Parse reads the environment and the arguments (without the program's name). It returns every mistake at once. Help
+// and version go to out; nothing else counts where they are asked for.
 func (s *Set) Parse(args []string, getenv func(string) string, out io.Writer) error {
 	flags, values := s.flags()
 	version := flags.Bool("version", false, "")
