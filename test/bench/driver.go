@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,14 +41,16 @@ const (
 	barLatency  = 5 * time.Millisecond
 )
 
-// event is a body of about 1 KiB once rendered. attribute selects the subscriptions that it matches.
+// filler makes a body of about 1 KiB once rendered.
+var filler = strings.Repeat("x", 800)
+
+// event is what is published. attribute selects the subscriptions that it matches.
 func event(kind string, sent int64, attribute string) string {
-	eventType, filter := "build.completed", "project"
+	start := `{"type":"build.completed","source":"bench","data":{"project":"`
 	if kind == "fan10" {
-		eventType, filter = "deployment.completed", "team"
+		start = `{"type":"deployment.completed","source":"bench","data":{"team":"`
 	}
-	return fmt.Sprintf(`{"type":%q,"source":"bench","data":{"sent_ns":%d,%q:%q,"filler":%q}}`,
-		eventType, sent, filter, attribute, strings.Repeat("x", 800))
+	return start + attribute + `","sent_ns":` + strconv.FormatInt(sent, 10) + `,"filler":"` + filler + `"}}`
 }
 
 func drive(ctx context.Context, o options) error {
@@ -175,7 +178,7 @@ func (r *rig) publish(ctx context.Context, kind string, events int) error {
 				if i >= int64(events) {
 					return
 				}
-				if err := p.publish(event(kind, 0, fmt.Sprint(i%int64(groups)))); err != nil {
+				if err := p.publish(event(kind, 0, strconv.FormatInt(i%int64(groups), 10))); err != nil {
 					failed.Store(err)
 				}
 			}
@@ -201,7 +204,7 @@ func (r *rig) latency(ctx context.Context, duration time.Duration) ([]time.Durat
 	for i := range count {
 		group.Go(func() {
 			_, _, _ = stack.Post(ctx, http.DefaultClient, r.dispatcher.URL+"/api/v1/events",
-				event("fan1", time.Now().UnixNano(), fmt.Sprint(i%subscriptions)))
+				event("fan1", time.Now().UnixNano(), strconv.Itoa(i%subscriptions)))
 		})
 		<-tick.C
 	}
