@@ -49,11 +49,10 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 		parts[i] = q.furtherParts(p, call, receipts[i])
 		q.enqueue(parts[i])
 	}
-	for i := range publications {
-		for _, call := range parts[i] {
+	for i, calls := range parts {
+		for _, call := range calls {
 			if err := call.wait(ctx); err != nil {
-				receipts[i] = Receipt{Outcome: Unqueued}
-				trouble = fmt.Errorf("publish event %s: %w", publications[i].EventID, err)
+				receipts[i], trouble = Receipt{Outcome: Unqueued}, fmt.Errorf("publish event %s: %w", call.id, err)
 				break
 			}
 			receipts[i].BacklogFull = append(receipts[i].BacklogFull, call.full...)
