@@ -82,15 +82,19 @@ const (
 func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType string, use SecretUse) string {
 	labels := secret.GetLabels()
 	owner := controllingSubscription(secret)
+	generated := owner != nil || labels[LabelManagedBy] == FieldOwnerManager
 	switch {
 	case secretType != SecretTypeSigningKey && labels[LabelReadable] != LabelReadableValue:
 		return fmt.Sprintf("has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
 			LabelReadable, LabelReadableValue, SecretTypeSigningKey)
-	case use == SecretInHeader && (owner != nil || labels[LabelManagedBy] == FieldOwnerManager):
+	case use == SecretInHeader && generated:
 		return "holds a generated signing key, and those are never sent as headers: name a Secret of your own"
 	case owner != nil && owner.UID != s.UID:
 		return fmt.Sprintf("holds the signing key that was generated for another subscription (%s): name a Secret of "+
 			"your own, or remove spec.signing.secretRef to have a key generated", owner.Name)
+	case owner == nil && generated:
+		return fmt.Sprintf("holds the signing key that was generated for a subscription that is gone: its owner can "+
+			"release it by removing the label %s", LabelManagedBy)
 	}
 	return ""
 }

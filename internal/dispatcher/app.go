@@ -248,9 +248,30 @@ func (a *App) work(serving, working context.Context, group *failing) error {
 	if err != nil || !suits {
 		return err
 	}
-	group.run(func() error { return a.queue.Run(working, a.pool) })
+	group.run(func() error {
+		if !a.awaitTable(serving) { // without it, every lease would be given back
+			return nil
+		}
+		return a.queue.Run(working, a.pool)
+	})
 	group.run(func() error { return a.reflector.Run(serving) })
 	return nil
+}
+
+const lookForTable = 20 * time.Millisecond
+
+// awaitTable returns once the routing table is complete, false if ctx ended first.
+func (a *App) awaitTable(ctx context.Context) bool {
+	tick := time.NewTicker(lookForTable)
+	defer tick.Stop()
+	for !a.watcher.Ready() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
 }
 
 const (

@@ -13,6 +13,7 @@ type publishCall struct {
 	receipt     string // the whole receipt, kept by the first part
 	payload     string
 	further     bool // the first part is queued: this one belongs to it and is not refused for want of room
+	whole       int  // deliveries of the event in all its parts, for which the first must find room
 	targets     []Target
 
 	attempted bool // it was configured and sent again once
@@ -41,7 +42,12 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 	parts := make([][]*publishCall, len(publications))
 	for i := range publications {
 		p, call := &publications[i], firsts[i]
-		if err := call.wait(ctx); err != nil {
+		patience := ctx
+		if len(p.Targets) > maxTargets || len(q.shards) > 1 {
+			// Whoever goes away now must not leave an event behind that is queued in part: Redis answers soon, or not.
+			patience = context.WithoutCancel(ctx)
+		}
+		if err := call.wait(patience); err != nil {
 			receipts[i], trouble = Receipt{Outcome: Unqueued}, fmt.Errorf("publish event %s: %w", p.EventID, err)
 			continue
 		}
@@ -73,7 +79,8 @@ func (q *Queue) home(p *Publication) int {
 func (q *Queue) firstPart(p *Publication) *publishCall {
 	parts := q.split(p.Targets)
 	call := &publishCall{
-		id: p.EventID, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), done: make(chan struct{}),
+		id: p.EventID, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), whole: len(p.Targets),
+		done: make(chan struct{}),
 	}
 	if own := parts[q.home(p)]; len(own) > 0 {
 		call.targets = own[0]
@@ -166,13 +173,14 @@ func (c *publishCall) end(err error) {
 	close(c.done)
 }
 
-func (s *shard) publishArgs(calls []*publishCall) []any {
+func (s *shard) publishArgs(calls []*publishCall, owed debt) []any {
 	s.calls++
-	args := make([]any, 0, 8+9*len(calls))
+	args := make([]any, 0, 8+10*len(calls))
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
-		s.q.MaxDeliveries/len(s.q.shards), s.q.MaxBytes/int64(len(s.q.shards)), len(calls))
+		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes), len(calls))
 	for _, c := range calls {
-		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, flag(c.further), len(c.targets))
+		parts := (c.whole + maxTargets - 1) / maxTargets
+		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, c.whole, parts*len(c.payload), len(c.targets))
 		for _, t := range c.targets {
 			args = append(args, t.SubscriptionID, t.DeliveryID)
 		}
@@ -190,6 +198,7 @@ func (s *shard) bring(call *publishCall) {
 	}
 	if call.further {
 		s.parts = append(s.parts, call)
+		s.owed.add(call, 1)
 		return
 	}
 	s.publishes = append(s.publishes, call)

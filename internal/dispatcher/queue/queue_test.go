@@ -342,12 +342,16 @@ func testManyMatches(t *testing.T, p place) {
 	}
 }
 
-// The second step finds the queue full: it is taken all the same, since the first was.
+// There must be room for all of a large event, and then nothing that comes between its steps takes it away.
 func testBegun(t *testing.T, p place) {
 	p.shards = 1
-	q, c := p.run(t, func(o *Options, c *sink) { o.MaxDeliveries, c.hold = 600, true })
-	ids := subscriptions(1400)
+	q, c := p.run(t, func(o *Options, c *sink) { o.MaxDeliveries, c.hold = 1400, true })
+	ids := subscriptions(1401)
 	configure(t, q, ids...)
+	if got := publish(t, q, publication("e0", ids...))[0].Outcome; got != Full {
+		t.Errorf("outcome %v of an event without room, want Full", got)
+	}
+	ids = ids[:1400]
 	e := publication("e1", ids...)
 	if got := publish(t, q, e)[0]; got.Outcome != Queued || len(got.Targets) != 1400 {
 		t.Fatalf("outcome %v of %d", got.Outcome, len(got.Targets))

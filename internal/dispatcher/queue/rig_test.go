@@ -101,7 +101,11 @@ func (p pub) args() []any {
 		p.payload = "t\n" + p.id
 	}
 	pairs := strings.Fields(p.targets)
-	args := []any{p.id, p.fingerprint, p.receipt, p.payload, flag(p.further), len(pairs)}
+	whole, bytes := len(pairs), len(p.payload)
+	if p.further {
+		whole, bytes = 0, 0
+	}
+	args := []any{p.id, p.fingerprint, p.receipt, p.payload, whole, bytes, len(pairs)}
 	for _, pair := range pairs {
 		sub, delivery, _ := strings.Cut(pair, "/")
 		args = append(args, sub, delivery)

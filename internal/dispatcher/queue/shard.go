@@ -20,7 +20,8 @@ type shard struct {
 
 	mu          sync.Mutex
 	publishes   []*publishCall
-	parts       []*publishCall // further parts of large events, which wait behind the events of others
+	parts       []*publishCall // further parts of large events, which take turns with the events of others
+	owed        debt           // what parts will take
 	settlements []Settlement
 	turn        bool // of s.publishes before s.parts
 	ended       bool // takes no publishes any more
@@ -49,6 +50,7 @@ func (s *shard) wakeUp() {
 // Settle brings the end of an attempt. It does not wait: the shard's next round trip carries it, again if that fails.
 func (q *Queue) Settle(settlement Settlement) {
 	s := q.shards[settlement.Lease.shard]
+	settlement.Lease.Body = nil // it is not needed any more, and may be large
 	s.mu.Lock()
 	s.settlements = append(s.settlements, settlement)
 	s.mu.Unlock()
@@ -113,7 +115,16 @@ var errStopped = fmt.Errorf("%w: this dispatcher has stopped", ErrUnavailable)
 type batch struct {
 	publishes   []*publishCall
 	settlements []Settlement
+	owed        debt
 	more        bool // some was left for the next
+}
+
+// debt is room in Redis that is promised to further parts of events.
+type debt struct{ deliveries, bytes int }
+
+func (d *debt) add(call *publishCall, sign int) {
+	d.deliveries += sign * len(call.targets)
+	d.bytes += sign * len(call.payload)
 }
 
 func (s *shard) gather() batch {
@@ -124,10 +135,18 @@ func (s *shard) gather() batch {
 	take := func(calls []*publishCall) []*publishCall {
 		for len(calls) > 0 && (len(b.publishes) == 0 || targets+len(calls[0].targets) <= maxTargets) &&
 			len(b.publishes) < maxEvents && bytes < maxBatchBytes {
-			targets += len(calls[0].targets)
-			bytes += len(calls[0].payload)
-			b.publishes = append(b.publishes, calls[0])
+			call := calls[0]
+			targets += len(call.targets)
+			bytes += len(call.payload)
+			b.publishes = append(b.publishes, call)
+			if call.further {
+				s.owed.add(call, -1)
+			}
+			calls[0] = nil
 			calls = calls[1:]
+		}
+		if len(calls) == 0 {
+			return nil // lest what was sent stays reachable
 		}
 		return calls
 	}
@@ -140,6 +159,10 @@ func (s *shard) gather() batch {
 	}
 	m := min(len(s.settlements), maxSettlements)
 	b.settlements, s.settlements = s.settlements[:m:m], s.settlements[m:]
+	if len(s.settlements) == 0 {
+		s.settlements = nil
+	}
+	b.owed = s.owed
 	b.more = len(s.publishes)+len(s.parts)+len(s.settlements) > 0
 	return b
 }
@@ -153,7 +176,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	steps := make([]*step, 0, 4)
 	var publish, settle, extend *step
 	if len(b.publishes) > 0 {
-		publish = &step{script: publishScript, args: s.publishArgs(b.publishes)}
+		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed)}
 		steps = append(steps, publish)
 	}
 	if len(b.settlements) > 0 {

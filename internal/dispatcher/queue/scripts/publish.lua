@@ -3,9 +3,9 @@
 -- ARGV  [1] now  [2] caller (a queue of a process)  [3] number of its call, each greater than the one before
 --       [4] ms for which its last call is remembered  [5] ms for which event ids are remembered
 --       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard  [8] events, then for each:
---       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, 1 for a
---       further part of an event (its first was queued, so that no bound refuses it) or 0, targets, and for each
---       target: sub, delivery
+--       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, deliveries
+--       and payload bytes that there must be room for (of the event in all its parts; 0 for a further part, which no
+--       bound refuses since the first was queued), targets, and for each target: sub, delivery
 -- Returns {0, one entry for each event}: {0, subs with a full backlog...} queued, {1, receipt of the first time},
 --       {2} seen with another fingerprint, {3} the shard is full, {4, sub, ...} these must be configured first;
 --       or {1}: a late copy of an earlier call.
@@ -58,13 +58,19 @@ local function enqueue(s, delivery, size, key)
   return true
 end
 
+local used = {}   -- subscriptions of events that were not seen before
+
 -- The subscriptions of an event that the queue does not know, nil if none.
 local function unknown(e)
   local list
   for _, target in ipairs(e.targets) do
-    if not touched[target[1]] then
+    local s = touched[target[1]]
+    if not s then
       list = list or {4}
       list[#list + 1] = target[1]
+    elseif not s.used then
+      s.used = true
+      used[#used + 1] = s
     end
   end
   return list
@@ -100,9 +106,12 @@ end
 
 local events, ids, i = {}, {}, 9
 for n = 1, tonumber(ARGV[8]) do
-  local e = {id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3], further = ARGV[i + 4] == '1', targets = {}}
-  local last = i + 5 + 2 * tonumber(ARGV[i + 5])
-  for t = i + 6, last, 2 do
+  local e = {
+    id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3],
+    deliveries = tonumber(ARGV[i + 4]), bytes = tonumber(ARGV[i + 5]), targets = {}
+  }
+  local last = i + 6 + 2 * tonumber(ARGV[i + 6])
+  for t = i + 7, last, 2 do
     e.targets[#e.targets + 1] = {ARGV[t], ARGV[t + 1]}
     ids[#ids + 1] = ARGV[t]
   end
@@ -113,7 +122,7 @@ load(ids)
 for n, e in ipairs(events) do
   local result = seen(e) or unknown(e)
   if not result then
-    if not e.further and (waiting + #e.targets > most or bytes + totals.bytes + #e.payload > most_bytes) then
+    if e.deliveries > 0 and (waiting + e.deliveries > most or bytes + totals.bytes + e.bytes > most_bytes) then
       result = {3}
     else
       result = take(e)
@@ -122,6 +131,7 @@ for n, e in ipairs(events) do
   answer[n + 1] = result
 end
 
+order = used   -- flush leaves the others as they are
 -- A full Redis (maxmemory, noeviction) refuses the first of these and with it the whole call.
 variadic('HSET', prefix .. 'payloads', payloads)
 variadic('HSET', prefix .. 'deliveries', deliveries)
