@@ -309,6 +309,23 @@ func TestAGeneratedKeySignsForItsOwnSubscriptionOnly(t *testing.T) {
 	}
 }
 
+// A subscription that is deleted without its Secret leaves a key behind that its receivers still trust.
+func TestAGeneratedKeyWithoutItsSubscriptionSignsForNobody(t *testing.T) {
+	left := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldOwnerManager}},
+		Type:       v1alpha1.SecretTypeSigningKey,
+	}
+	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "2"}}
+	refusal := sub.SecretRefusal(left, string(left.Type), v1alpha1.SecretSigns)
+	if !strings.Contains(refusal, v1alpha1.LabelManagedBy) {
+		t.Errorf("refusal %q does not name the label that releases it", refusal)
+	}
+	delete(left.Labels, v1alpha1.LabelManagedBy)
+	if refusal := sub.SecretRefusal(left, string(left.Type), v1alpha1.SecretSigns); refusal != "" {
+		t.Errorf("released, it is refused: %q", refusal)
+	}
+}
+
 // TestEveryFieldIsExplained keeps `kubectl explain` useful: every field says what it means, and every field of the spec
 // that may be left out says what happens then.
 func TestEveryFieldIsExplained(t *testing.T) {
