@@ -25,8 +25,6 @@ const (
 	// it is text which a receiver can paste.
 	signingKeyBytes = 32
 
-	managedByLabel = "app.kubernetes.io/managed-by"
-
 	eventKeyGenerated   = "SigningKeyGenerated"
 	eventKeyRegenerated = "SigningKeyRegenerated"
 	eventKeyRemoved     = "SigningKeyRemoved"
@@ -112,7 +110,7 @@ func newSigningSecret(sub *v1alpha1.WebhookSubscription) *corev1.Secret {
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: sub.Namespace,
 			Name:      v1alpha1.GeneratedSecretName(sub.Name),
-			Labels:    map[string]string{managedByLabel: v1alpha1.FieldOwnerManager},
+			Labels:    map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldOwnerManager},
 		},
 		Type: v1alpha1.SecretTypeSigningKey,
 		Data: map[string][]byte{v1alpha1.DefaultSigningKey: []byte(hex.EncodeToString(key))},
