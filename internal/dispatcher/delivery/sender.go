@@ -54,9 +54,9 @@ func (e *RequestError) Error() string { return "the subscription's " + e.Part + 
 // Send makes one attempt and returns what came of it. It ends within the route's timeout, which covers everything from
 // the connection to the last byte of the answer, or when ctx ends. The route must have a key.
 func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lease) Exchange {
-	ctx, cancel := context.WithTimeout(ctx, route.Timeout)
-	defer cancel()
 	started := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, started.Add(route.Timeout))
+	defer cancel()
 	e := Exchange{}
 	clock := &sendClock{started: started}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop})
