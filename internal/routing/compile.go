@@ -5,6 +5,7 @@ package routing
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -33,7 +34,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults)
 		Paused:        sub.IsPaused(),
 		Events:        minimise(spec.Events),
 		Filter:        compileFilter(spec.Filter),
-		URL:           spec.URL,
+		Endpoint:      ParseEndpoint(spec.URL),
 		Timeout:       seconds(spec.TimeoutSeconds, d.Timeout),
 		RatePerMinute: number(spec.RateLimitPerMinute, d.RatePerMinute),
 		MaxInFlight:   number(spec.MaxInFlight, d.MaxInFlight),
@@ -45,6 +46,15 @@ func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults)
 	}
 	compileSecrets(r, sub, secret)
 	return r
+}
+
+// ParseEndpoint returns the parts of an endpoint's URL, nil where it cannot be one.
+func ParseEndpoint(raw string) *url.URL {
+	endpoint, err := url.Parse(raw)
+	if err != nil || endpoint.Host == "" {
+		return nil
+	}
+	return endpoint
 }
 
 func compileFilter(f *v1alpha1.EventFilter) Filter {

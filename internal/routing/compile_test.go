@@ -71,7 +71,7 @@ func TestCompileFillsInDefaults(t *testing.T) {
 	got := Compile(subscription(nil), getter(generated(map[string]string{"secret": signingKeyText})), defaults)
 	want := &Route{
 		ID: event.SubscriptionID("uid-1"), Namespace: "team-a", Name: "ci", UID: "uid-1", Generation: 3,
-		Active: true, Events: []string{"build.completed"}, URL: "https://app.example/hook",
+		Active: true, Events: []string{"build.completed"}, Endpoint: ParseEndpoint("https://app.example/hook"),
 		Timeout: 30 * time.Second, RatePerMinute: 60, MaxInFlight: 10, Retry: defaults.Retry,
 		Keys: [][]byte{[]byte(signingKeyText)},
 	}
@@ -94,7 +94,7 @@ func TestCompileTakesWhatTheSpecSays(t *testing.T) {
 	got := Compile(sub, getter(readable("own", map[string]string{"key": signingKeyText, "auth": "Bearer x"})), defaults)
 	want := &Route{
 		ID: event.SubscriptionID("uid-1"), Namespace: "team-a", Name: "ci", UID: "uid-1", Generation: 3,
-		Paused: true, Events: []string{"release.created", "build.*"}, URL: "https://app.example/hook",
+		Paused: true, Events: []string{"release.created", "build.*"}, Endpoint: ParseEndpoint("https://app.example/hook"),
 		Filter:  Filter{Project: "NEXUS", Team: "platform", Severities: []string{"critical", "high"}},
 		Timeout: 8 * time.Second, RatePerMinute: 7, MaxInFlight: 9,
 		Retry:   Retry{MaxRetries: 0, InitialDelay: time.Second, MaxDelay: time.Hour},
@@ -231,12 +231,12 @@ func TestCompileHoldsWhatTheSpecForbidsToSend(t *testing.T) {
 		"rotation": {func(s *v1alpha1.WebhookSubscriptionSpec) {
 			s.Signing = &v1alpha1.Signing{Rotation: &v1alpha1.KeyRotation{IntervalSeconds: 3600}}
 		}, "", ""},
-		"a URL with a space":          {url("http://h/odd?a=b c"), v1alpha1.ReasonInvalidURL, "spec.url"},
-		"a URL with a wide space":     {url("http://h/\u3000"), v1alpha1.ReasonInvalidURL, "percent-encode"},
-		"a URL with a newline":        {url("http://h/\nX: y"), v1alpha1.ReasonInvalidURL, "percent-encode"},
-		"a URL with a DEL":            {url("http://h/\x7f"), v1alpha1.ReasonInvalidURL, "percent-encode"},
-		"a URL with an encoded space": {url("http://h/odd?a=b%20c"), "", ""},
-		"a URL in another script":     {url("https://bücher.example/größe"), "", ""},
+		"a URL with a space":          {withURL("http://h/odd?a=b c"), v1alpha1.ReasonInvalidURL, "spec.url"},
+		"a URL with a wide space":     {withURL("http://h/\u3000"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with a newline":        {withURL("http://h/\nX: y"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with a DEL":            {withURL("http://h/\x7f"), v1alpha1.ReasonInvalidURL, "percent-encode"},
+		"a URL with an encoded space": {withURL("http://h/odd?a=b%20c"), "", ""},
+		"a URL in another script":     {withURL("https://bücher.example/größe"), "", ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestCompileHoldsWhatTheSpecForbidsToSend(t *testing.T) {
 	}
 }
 
-func url(u string) func(*v1alpha1.WebhookSubscriptionSpec) {
+func withURL(u string) func(*v1alpha1.WebhookSubscriptionSpec) {
 	return func(s *v1alpha1.WebhookSubscriptionSpec) { s.URL = u }
 }
 

@@ -12,6 +12,7 @@ package routing
 import (
 	"fmt"
 	"log/slog"
+	"net/url"
 	"reflect"
 	"time"
 )
@@ -37,7 +38,7 @@ type Route struct {
 	Events []string
 	Filter Filter
 
-	URL           string
+	Endpoint      *url.URL      // nil where the spec's URL is none; never changed
 	Timeout       time.Duration // of one attempt, to the last byte of the response
 	RatePerMinute int
 	MaxInFlight   int

@@ -240,7 +240,7 @@ func TestReadersOfOldTablesSeeNoChange(t *testing.T) {
 // manyRoute makes route i of a large cluster: one in ten wants everything of its own type and project.
 func manyRoute(i int) *Route {
 	return &Route{
-		ID: fmt.Sprintf("sub_%012x", i), Active: true, URL: "https://app.example/",
+		ID: fmt.Sprintf("sub_%012x", i), Active: true, Endpoint: ParseEndpoint("https://app.example/"),
 		Events: []string{"build.completed", "release.*"},
 		Filter: Filter{Project: fmt.Sprintf("p%d", i/10), Severities: []string{"critical", "high"}},
 	}

@@ -41,7 +41,7 @@ const payload = `{"id":"evt_1","type":"build.failed","data":{"n":1.10}}`
 func testRoute(endpoint string) *routing.Route {
 	return &routing.Route{
 		ID: "sub_1", Namespace: "team-a", Name: "notifier", Active: true,
-		URL: endpoint, Timeout: 10 * time.Second, Retry: briefRetry,
+		Endpoint: routing.ParseEndpoint(endpoint), Timeout: 10 * time.Second, Retry: briefRetry,
 		Keys:    [][]byte{[]byte(secretKey)},
 		Headers: []routing.Header{{Name: "authorization", Value: secretHeader, Secret: true}},
 	}

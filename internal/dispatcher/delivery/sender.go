@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -87,9 +86,8 @@ func (s *Sender) exchange(req *http.Request, e *Exchange) {
 }
 
 func (s *Sender) request(ctx context.Context, route *routing.Route, lease queue.Lease) (*http.Request, error) {
-	endpoint, err := url.Parse(route.URL)
-	if err != nil || endpoint.Host == "" {
-		return nil, &RequestError{Part: "url"} // the error would show the URL
+	if route.Endpoint == nil {
+		return nil, &RequestError{Part: "url"}
 	}
 	header, err := s.header(route, lease, time.Now())
 	if err != nil {
@@ -97,8 +95,8 @@ func (s *Sender) request(ctx context.Context, route *routing.Route, lease queue.
 	}
 	template := http.Request{
 		Method:        http.MethodPost,
-		URL:           endpoint,
-		Host:          endpoint.Host,
+		URL:           route.Endpoint,
+		Host:          route.Endpoint.Host,
 		Header:        header,
 		Body:          inMemory(lease.Body),
 		ContentLength: int64(len(lease.Body)),

@@ -10,16 +10,18 @@ import (
 )
 
 // BenchmarkScripts tells how long Redis is held for each delivery, in µs, by its own clock: 100 subscriptions, bodies of
-// 1 KiB, one match for each event.
+// 1 KiB, one match for each event, leased with its publication (early) or in its turn.
 //
 //	go test -run xxx -bench Scripts ./internal/dispatcher/queue
 func BenchmarkScripts(b *testing.B) {
 	for _, batch := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) { benchmarkScripts(b, batch) })
+		for _, early := range []bool{true, false} {
+			b.Run(fmt.Sprintf("batch=%d/early=%t", batch, early), func(b *testing.B) { benchmarkScripts(b, batch, early) })
+		}
 	}
 }
 
-func benchmarkScripts(b *testing.B, batch int) {
+func benchmarkScripts(b *testing.B, batch int, early bool) {
 	client := redistest.ForTest(b).Client()
 	b.Cleanup(func() { _ = client.Close() })
 	r := &rig{t: b, client: client, keys: newKeys("b", 0), now: begin, most: 1_000_000, bytes: 1 << 30}
@@ -29,7 +31,7 @@ func benchmarkScripts(b *testing.B, batch int) {
 	}
 	payload := strings.Repeat("x", 1024)
 	spent := map[string]float64{}
-	next := 0
+	next, token := 0, 0
 	measure := func(name string, do func()) {
 		before := scriptTime(b, r)
 		do()
@@ -42,16 +44,21 @@ func benchmarkScripts(b *testing.B, batch int) {
 			n := strconv.Itoa(next)
 			events[i] = pub{id: "evt_" + n, payload: payload, targets: ids[next%100] + "/00000000-0000-7000-8000-" + n}
 		}
-		var reply []any
-		measure("publish", func() { r.publish(events...) })
-		measure("lease", func() { reply = r.leaseRaw(claim{most: batch}) })
-		given := reply[4].([]any)
-		ends := make([]end, 0, batch)
-		for i := 0; i < len(given); i += 2 {
-			ends = append(ends, end{delivery: text(given[i]), token: int(number(reply[0])), result: Done, status: 200, took: 5})
+		if early {
+			r.early = batch
 		}
-		if len(ends) != batch {
-			b.Fatalf("leased %d of %d", len(ends), batch)
+		measure("publish", func() { r.publish(events...) })
+		if !early {
+			measure("lease", func() { r.leaseRaw(claim{most: batch}) })
+		}
+		token++
+		ends := make([]end, batch)
+		for i, e := range events {
+			_, delivery, _ := strings.Cut(e.targets, "/")
+			ends[i] = end{delivery: delivery, token: token, result: Done, status: 200, took: 5}
+		}
+		if n := r.client.ZCard(b.Context(), r.keys.prefix+"leases").Val(); n != int64(batch) {
+			b.Fatalf("leased %d of %d", n, batch)
 		}
 		measure("settle", func() { r.settle(ends...) })
 		r.now += 3

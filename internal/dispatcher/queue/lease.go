@@ -20,18 +20,23 @@ func (s *shard) leased(st *step, started time.Time, room reservation) (sleep tim
 	}
 	s.recovered()
 	leases := s.parseLeases(st.reply, started)
-	for i := range leases {
-		s.held[member(leases[i].Token, leases[i].DeliveryID)] = started
-	}
-	if len(leases) > 0 {
-		s.q.consumer.Take(leases)
-	}
+	s.take(leases, started)
 	s.q.metrics.expired.Add(float64(number(st.reply[3])))
 	wait := maxSleep
 	if wake := number(st.reply[2]); wake >= 0 {
 		wait = time.Duration(wake-number(st.reply[1])) * time.Millisecond
 	}
 	return s.pause(wait, len(leases), room.deliveries)
+}
+
+// take hands leases to the consumer.
+func (s *shard) take(leases []Lease, started time.Time) {
+	for i := range leases {
+		s.held[member(leases[i].Token, leases[i].DeliveryID)] = started
+	}
+	if len(leases) > 0 {
+		s.q.consumer.Take(leases)
+	}
 }
 
 // parseLeases reads {token, now, wake, expired, {id, record...}, {event, payload...}}.

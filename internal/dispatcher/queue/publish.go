@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // publishCall is the part of a Publication that one shard takes in one step.
@@ -11,9 +12,10 @@ type publishCall struct {
 	id          string // of the event, with that of a delivery behind it in all steps but the first
 	fingerprint string
 	receipt     string // the whole receipt, kept by the first part
-	payload     string
-	further     bool // the first part is queued: this one belongs to it and is not refused for want of room
-	whole       int  // deliveries of the event in all its parts, for which the first must find room
+	eventType   string
+	payload     []byte // type, a newline, body; the leases of its deliveries share it
+	further     bool   // the first part is queued: this one belongs to it and is not refused for want of room
+	whole       int    // deliveries of the event in all its parts, for which the first must find room
 	targets     []Target
 
 	attempted bool // it was configured and sent again once
@@ -79,7 +81,7 @@ func (q *Queue) home(p *Publication) int {
 func (q *Queue) firstPart(p *Publication) *publishCall {
 	parts := q.split(p.Targets)
 	call := &publishCall{
-		id: p.EventID, fingerprint: p.Fingerprint, payload: p.EventType + "\n" + string(p.Body), whole: len(p.Targets),
+		id: p.EventID, fingerprint: p.Fingerprint, eventType: p.EventType, payload: payloadOf(p), whole: len(p.Targets),
 		done: make(chan struct{}),
 	}
 	if own := parts[q.home(p)]; len(own) > 0 {
@@ -89,6 +91,13 @@ func (q *Queue) firstPart(p *Publication) *publishCall {
 		call.receipt = encodeTargets(p.Targets)
 	}
 	return call
+}
+
+func payloadOf(p *Publication) []byte {
+	payload := make([]byte, 0, len(p.EventType)+1+len(p.Body))
+	payload = append(payload, p.EventType...)
+	payload = append(payload, '\n')
+	return append(payload, p.Body...)
 }
 
 // furtherParts are the others. After a duplicate they are sent again with the deliveries of the first time, since the
@@ -105,8 +114,8 @@ func (q *Queue) furtherParts(p *Publication, first *publishCall, r Receipt) []*p
 				continue
 			}
 			calls = append(calls, &publishCall{
-				id: p.EventID + "#" + group[0].DeliveryID, fingerprint: p.Fingerprint, payload: first.payload, further: true,
-				targets: group, done: make(chan struct{}),
+				id: p.EventID + "#" + group[0].DeliveryID, fingerprint: p.Fingerprint, eventType: p.EventType,
+				payload: first.payload, further: true, targets: group, done: make(chan struct{}),
 			})
 		}
 	}
@@ -173,11 +182,13 @@ func (c *publishCall) end(err error) {
 	close(c.done)
 }
 
-func (s *shard) publishArgs(calls []*publishCall, owed debt) []any {
+// publishArgs asks to lease at most so much at once.
+func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation) []any {
 	s.calls++
-	args := make([]any, 0, 8+10*len(calls))
+	args := make([]any, 0, 11+10*len(calls))
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
-		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes), len(calls))
+		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes),
+		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), len(calls))
 	for _, c := range calls {
 		parts := (c.whole + maxTargets - 1) / maxTargets
 		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, c.whole, parts*len(c.payload), len(c.targets))
@@ -204,11 +215,11 @@ func (s *shard) bring(call *publishCall) {
 	s.publishes = append(s.publishes, call)
 }
 
-// answer tells each publisher what became of its event. Events for subscriptions that Redis does not know go again
-// once these are configured.
-func (s *shard) answer(calls []*publishCall, st *step) {
+// answer tells each publisher what became of its event, and starts what was leased with it. Events for subscriptions
+// that Redis does not know go again once these are configured.
+func (s *shard) answer(calls []*publishCall, st *step, started time.Time) {
 	err := st.err
-	if err == nil && len(st.reply) != 1+len(calls) {
+	if err == nil && len(st.reply) < 1+len(calls) {
 		err = fmt.Errorf("%w: the call was overtaken by a later one", ErrUnavailable)
 	}
 	if err != nil {
@@ -231,6 +242,31 @@ func (s *shard) answer(calls []*publishCall, st *step) {
 	if len(again) > 0 {
 		go s.republish(again)
 	}
+	if len(st.reply) > 1+len(calls) {
+		places, _ := st.reply[1+len(calls)].([]any)
+		s.take(leasedWith(calls, places, Lease{Deadline: started.Add(s.q.LeaseTime), shard: s.index}), started)
+	}
+}
+
+// leasedWith are the deliveries that were leased as they were published, from the script's {token, now, place...}.
+func leasedWith(calls []*publishCall, places []any, common Lease) []Lease {
+	common.Token, common.Attempt, common.CreatedAt = number(places[0]), 1, time.UnixMilli(number(places[1]))
+	places = places[2:]
+	leases := make([]Lease, 0, len(places))
+	first := 0
+	for _, c := range calls {
+		lease := common
+		lease.EventID, _, _ = strings.Cut(c.id, "#")
+		lease.EventType, lease.Body = c.eventType, c.payload[len(c.eventType)+1:]
+		next := first + len(c.targets)
+		for ; len(places) > 0 && int(number(places[0])) < next; places = places[1:] {
+			t := c.targets[int(number(places[0]))-first]
+			lease.SubscriptionID, lease.DeliveryID = t.SubscriptionID, t.DeliveryID
+			leases = append(leases, lease)
+		}
+		first = next
+	}
+	return leases
 }
 
 // unknownSubscriptions is the script's answer for an event with subscriptions that must be configured first.

@@ -55,6 +55,7 @@ type rig struct {
 	calls  int
 	most   int // unfinished deliveries
 	bytes  int // of payloads
+	early  int // deliveries that publish may lease
 }
 
 func newRig(t testing.TB) *rig {
@@ -125,7 +126,7 @@ func (r *rig) publishAs(number int, events ...pub) string {
 }
 
 func (r *rig) publishArgs(number int, events ...pub) []any {
-	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, len(events)}
+	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.bytes, leaseMillis, len(events)}
 	for _, e := range events {
 		args = append(args, e.args()...)
 	}

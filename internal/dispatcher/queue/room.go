@@ -5,9 +5,19 @@ import "slices"
 // reservation is room of the consumer.
 type reservation struct{ deliveries, bytes int }
 
-// reserve takes the consumer's room for one lease call of a shard; give it back with unreserve once the leases were
-// handed over. Shards that have work but got no room come first: what another takes leaves each of them a part.
-func (q *Queue) reserve(s *shard) reservation {
+// split divides a reservation into the part for what is published, wanted at most, and the rest, for one lease call.
+func (r reservation) split(wanted reservation) (early, late reservation) {
+	early = reservation{min(r.deliveries, wanted.deliveries), min(r.bytes, wanted.bytes)}
+	late = reservation{min(r.deliveries-early.deliveries, maxLease), min(r.bytes-early.bytes, maxBatchBytes)}
+	if late.deliveries <= 0 || late.bytes <= 0 {
+		late = reservation{}
+	}
+	return early, late
+}
+
+// reserve takes the consumer's room for one round trip of a shard, for a lease call and what is wanted beside it; give
+// it back with unreserve once the leases were handed over. Shards that have work but got no room come first: what another takes leaves each of them a part.
+func (q *Queue) reserve(s *shard, wanted reservation) reservation {
 	q.room.Lock()
 	defer q.room.Unlock()
 	if q.stopped || q.consumer == nil {
@@ -15,7 +25,7 @@ func (q *Queue) reserve(s *shard) reservation {
 	}
 	first := len(q.hungry) > 0 && q.hungry[0] == s
 	q.hungry = slices.DeleteFunc(q.hungry, func(other *shard) bool { return other == s })
-	r := q.free()
+	r := q.free(wanted)
 	if parts := 1 + len(q.hungry); parts > 1 && !first {
 		r = reservation{r.deliveries / parts, r.bytes / parts}
 		q.hungry[0].wakeUp()
@@ -28,10 +38,13 @@ func (q *Queue) reserve(s *shard) reservation {
 	return r
 }
 
-// free is the room that no lease call under way has asked for. Its caller holds q.room.
-func (q *Queue) free() reservation {
+// free is the room that no round trip under way has asked for, as far as one needs it. Its caller holds q.room.
+func (q *Queue) free(wanted reservation) reservation {
 	deliveries, bytes := q.consumer.Room()
-	return reservation{min(deliveries-q.asked.deliveries, maxLease), min(bytes-q.asked.bytes, maxBatchBytes)}
+	return reservation{
+		min(deliveries-q.asked.deliveries, maxLease+wanted.deliveries),
+		min(bytes-q.asked.bytes, maxBatchBytes+wanted.bytes),
+	}
 }
 
 // unreserve ends a reservation. A shard that was given nothing although work waits there is hungry, to be woken when
@@ -47,7 +60,7 @@ func (q *Queue) unreserve(s *shard, r reservation, hungry bool) {
 	if len(q.hungry) == 0 || q.stopped {
 		return
 	}
-	if r = q.free(); r.deliveries > 0 && r.bytes > 0 {
+	if r = q.free(reservation{}); r.deliveries > 0 && r.bytes > 0 {
 		q.hungry[0].wakeUp()
 	}
 }

@@ -119,6 +119,16 @@ type batch struct {
 	more        bool // some was left for the next
 }
 
+// wanted is the room that all leases of what is published would take.
+func (b *batch) wanted() reservation {
+	var r reservation
+	for _, call := range b.publishes {
+		r.deliveries += len(call.targets)
+		r.bytes += len(call.payload)
+	}
+	return r
+}
+
 // debt is room in Redis that is promised to further parts of events.
 type debt struct{ deliveries, bytes int }
 
@@ -168,15 +178,17 @@ func (s *shard) gather() batch {
 }
 
 // trip publishes, settles, extends and leases, in this order, so that what was just published or freed can be leased
-// at once. It returns how long there is nothing to do unless somebody kicks.
+// at once. What needs no turn is leased with its publication. It returns how long there is nothing to do unless somebody kicks.
 func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	started := time.Now()
-	room := s.q.reserve(s)
-	lease := &step{script: leaseScript, args: s.leaseArgs(room)}
+	wanted := b.wanted()
+	room := s.q.reserve(s, wanted)
+	early, late := room.split(wanted)
+	lease := &step{script: leaseScript, args: s.leaseArgs(late)}
 	steps := make([]*step, 0, 4)
 	var publish, settle, extend *step
 	if len(b.publishes) > 0 {
-		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed)}
+		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed, early)}
 		steps = append(steps, publish)
 	}
 	if len(b.settlements) > 0 {
@@ -192,7 +204,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	again := s.q.roundTrip(ctx, s.keys, steps)
 
 	if publish != nil {
-		s.answer(b.publishes, publish)
+		s.answer(b.publishes, publish, started)
 	}
 	if settle != nil {
 		s.settled(b.settlements, settle)
@@ -200,7 +212,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	if extend != nil {
 		s.prolonged(extending, extend, started)
 	}
-	wait, hungry := s.leased(lease, started, room)
+	wait, hungry := s.leased(lease, started, late)
 	s.q.unreserve(s, room, hungry)
 	if b.more || again {
 		return 0

@@ -71,6 +71,7 @@ for i, id in ipairs(subs) do
   local s = subscription(id)
   local n, before = 0, #ids
   if s then
+    s.lined = true
     roll(s, now)
     n = math.min(share, room(s), most - before)
   else
@@ -104,7 +105,7 @@ local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0
 if #ids > 0 then
   token = call('HINCRBY', prefix .. 'totals', 'token', 1)
   local records = gather('HMGET', deliveries, ids)
-  local over, expiry = #ids + 1, string.format('%.0f', now + tonumber(ARGV[4]))
+  local over, expiry = #ids + 1, text(now + tonumber(ARGV[4]))
   for i, id in ipairs(ids) do
     local sub, _, _, size, event = parse(records[i])
     if not sub then   -- somebody removed its record: nothing is left to send

@@ -31,6 +31,10 @@ local window = 60000      -- ms in which at most `rate` requests start
 local gone_memory = 3600000   -- ms for which a cancelled subscription is known as gone, so that no late replica revives it
 local failing_after = 3   -- failed attempts in a row after which one place in flight must do
 
+-- A whole number as text. Redis writes and MessagePack stores a number that is passed as such for several times the
+-- cost.
+local function text(n) return string.format('%d', n) end
+
 local function clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
   local t = call('TIME')
@@ -75,7 +79,7 @@ local function gather(command, key, args)
   return all
 end
 
-local touched = {}      -- subscriptions of this call by id
+local touched = {}      -- subscriptions of this call by id; `lined` are those that may be in `ready`
 local order = {}        -- and in the order of their first touch
 local dirty, urgent = {}, {}   -- of these, whose counters, and whose health may have changed
 local dry = false       -- nothing may be written
@@ -99,7 +103,7 @@ local function load(ids)
         id = id, gen = v[1], rate = v[2], cap = v[3], max = v[4], act = v[5], pau = v[6], fr = v[7], du = v[8],
         inf = v[9], ru = v[10], rh = v[11], cf = v[12], rtry = v[13], gone = v[14], full = v[15], ver = v[16],
         ok = v[17], fail = v[18], canc = v[19], lsum = v[20], lcnt = v[21], lat = v[22], lok = v[23], lst = v[24],
-        lrs = v[25], ler = v[26]
+        lrs = v[25], ler = v[26], lined = v[7] + v[8] > 0
       }
       touched[id] = s
       order[#order + 1] = s
@@ -197,10 +201,10 @@ local function flush(now)
     local at = runnable(s, now)
     if at then
       local list = s.turn and ready_new or ready_ahead
-      list[#list + 1] = at
+      list[#list + 1] = text(at)
       list[#list + 1] = s.id
       if earliest < 0 or at < earliest then earliest = at end
-    else
+    elseif s.lined then
       ready_rem[#ready_rem + 1] = s.id
     end
     written[#written + 1] = prefix .. 'sub:' .. s.id
@@ -219,14 +223,14 @@ end
 local function mark()
   if #dirty == 0 then return end
   local version = call('HINCRBY', prefix .. 'totals', 'version', 1)
-  local first, latest = {}, {}
+  local first, latest, score = {}, {}, text(version)
   for i, s in ipairs(dirty) do
     s.ver = version
-    first[2 * i - 1] = version
+    first[2 * i - 1] = score
     first[2 * i] = s.id
   end
   for i, s in ipairs(urgent) do
-    latest[2 * i - 1] = version
+    latest[2 * i - 1] = score
     latest[2 * i] = s.id
   end
   variadic('ZADD', prefix .. 'dirty', first, 'NX')

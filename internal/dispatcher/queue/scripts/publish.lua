@@ -1,15 +1,18 @@
--- publish: puts events and their deliveries into the shard's queues.
+-- publish: puts events and their deliveries into the shard's queues, and leases to the caller at once what may run.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] caller (a queue of a process)  [3] number of its call, each greater than the one before
 --       [4] ms for which its last call is remembered  [5] ms for which event ids are remembered
---       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard  [8] events, then for each:
+--       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard
+--       [8] most deliveries to lease  [9] most payload bytes to lease  [10] lease (ms)  [11] events, then for each:
 --       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, deliveries
 --       and payload bytes that there must be room for (of the event in all its parts; 0 for a further part, which no
 --       bound refuses since the first was queued), targets, and for each target: sub, delivery
 -- Returns {0, one entry for each event}: {0, subs with a full backlog...} queued, {1, receipt of the first time},
---       {2} seen with another fingerprint, {3} the shard is full, {4, sub, ...} these must be configured first;
+--       {2} seen with another fingerprint, {3} the shard is full, {4, sub, ...} these must be configured first; and
+--       where some were leased: {token, now, place...} of these among all targets of the call, from 0, ascending};
 --       or {1}: a late copy of an earlier call.
 -- Never queues a part of an event. The same call again changes nothing and gets the first answer.
+-- Never leases past anything that waits: neither deliveries of the same subscription nor other subscriptions' turn.
 local now = clock()
 local marker = prefix .. 'call:' .. ARGV[2]
 local before = call('GET', marker)
@@ -22,9 +25,13 @@ end
 local waiting = call('HLEN', prefix .. 'deliveries')
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
-local deliveries, payloads, refs, fresh, full, seen_now = {}, {}, {}, {}, {}, {}
+local deliveries, payloads, refs, fresh, full, changed, seen_now = {}, {}, {}, {}, {}, {}, {}
 local totals = {events = 0, failed = 0, canceled = 0, bytes = 0}
 local answer = {0}
+local leases_left, lease_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local token
+local leased, places = {}, {}   -- deliveries, and their places among all targets
+if leases_left > 0 and call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1] then leases_left = 0 end
 
 local function seen(e)
   if e.fingerprint == '' then return nil end
@@ -35,8 +42,20 @@ local function seen(e)
   return {1, receipt}
 end
 
--- Puts one delivery into its subscription's queue; false where it ended at once.
-local function enqueue(s, delivery, size, key)
+-- Whether a delivery of the subscription may be leased at once.
+local function leasable(s)
+  if leases_left <= 0 or s.fr + s.du > 0 or s.act == 0 or s.pau == 1 then return false end
+  -- The first write: a full Redis refuses it. After those of `roll` it would refuse nothing.
+  token = token or call('HINCRBY', prefix .. 'totals', 'token', 1)
+  if not s.rolled then
+    s.rolled = true
+    roll(s, now)
+  end
+  return room(s) > 0
+end
+
+-- Leases one delivery, or puts it into its subscription's queue; false where it ended at once.
+local function enqueue(s, delivery, size, key, place, fits)
   if s.gone == 1 then
     totals.canceled = totals.canceled + 1
     return false
@@ -46,9 +65,17 @@ local function enqueue(s, delivery, size, key)
     full[s.id] = (full[s.id] or 0) + 1
     return false
   end
-  s.fr = s.fr + 1
+  changed[s.id] = true
   deliveries[#deliveries + 1] = delivery
   deliveries[#deliveries + 1] = record(s.id, 0, now, size, key)
+  if fits and leasable(s) then
+    s.inf = s.inf + 1
+    leases_left = leases_left - 1
+    leased[#leased + 1] = delivery
+    places[#places + 1] = place
+    return true
+  end
+  s.fr = s.fr + 1
   local list = fresh[s.id]
   if not list then
     list = {}
@@ -77,20 +104,22 @@ local function unknown(e)
 end
 
 local function take(e)
-  local result, queued, size, key = {0}, 0, #e.payload, e.id
+  local result, queued, size, key, before = {0}, 0, #e.payload, e.id, #leased
+  local fits = size <= lease_bytes
   if e.fingerprint ~= '' then
     key = e.id .. '#' .. now
     seen_now[e.id] = e.fingerprint .. '|' .. e.receipt
   end
-  for _, target in ipairs(e.targets) do
+  for t, target in ipairs(e.targets) do
     local s = touched[target[1]]
-    if enqueue(s, target[2], size, key) then
+    if enqueue(s, target[2], size, key, e.place + t - 1, fits) then
       queued = queued + 1
     elseif s.gone == 0 then
       result[#result + 1] = s.id
     end
   end
   totals.events = totals.events + 1
+  if #leased > before then lease_bytes = lease_bytes - size end
   if queued > 0 then
     payloads[#payloads + 1] = key
     payloads[#payloads + 1] = e.payload
@@ -104,11 +133,12 @@ local function take(e)
   return result
 end
 
-local events, ids, i = {}, {}, 9
-for n = 1, tonumber(ARGV[8]) do
+local events, ids, i = {}, {}, 12
+for n = 1, tonumber(ARGV[11]) do
   local e = {
     id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3],
-    deliveries = tonumber(ARGV[i + 4]), bytes = tonumber(ARGV[i + 5]), targets = {}
+    deliveries = tonumber(ARGV[i + 4]), bytes = tonumber(ARGV[i + 5]), targets = {},
+    place = #ids
   }
   local last = i + 6 + 2 * tonumber(ARGV[i + 6])
   for t = i + 7, last, 2 do
@@ -132,7 +162,7 @@ for n, e in ipairs(events) do
 end
 
 order = used   -- flush leaves the others as they are
--- A full Redis (maxmemory, noeviction) refuses the first of these and with it the whole call.
+-- A full Redis (maxmemory, noeviction) refuses the first write of a call and with it the whole call.
 variadic('HSET', prefix .. 'payloads', payloads)
 variadic('HSET', prefix .. 'deliveries', deliveries)
 variadic('HSET', prefix .. 'refs', refs)
@@ -140,10 +170,21 @@ for field, n in pairs(totals) do
   if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
 end
 for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list) end
+if #leased > 0 then
+  local claims, expiry = {}, text(now + tonumber(ARGV[10]))
+  for n, delivery in ipairs(leased) do
+    claims[2 * n - 1] = expiry
+    claims[2 * n] = token .. ':' .. delivery
+  end
+  variadic('ZADD', prefix .. 'leases', claims)
+  table.insert(places, 1, now)
+  table.insert(places, 1, token)
+  answer[#answer + 1] = places
+end
 for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[5]) end
 for _, s in ipairs(order) do
   local n = full[s.id]
-  if n or fresh[s.id] then
+  if n or changed[s.id] then
     dirty[#dirty + 1] = s
     s.fail = s.fail + (n or 0)
     if (s.full == 1) ~= (n ~= nil) then
