@@ -72,23 +72,33 @@ func drive(ctx context.Context, o options) error {
 }
 
 func (r *rig) stages(ctx context.Context, o options) error {
-	base, err := r.bare(ctx, o.events)
-	if err != nil {
+	// The machine changes its speed while this runs, so each stage is held to the bare client right before and after it.
+	var bares [3]figures
+	var err error
+	if bares[0], err = r.bare(ctx, o.events); err != nil {
 		return err
 	}
 	one, err := r.throughput(ctx, "fan1", o.events, 1, o.profile)
 	if err != nil {
 		return err
 	}
+	if bares[1], err = r.bare(ctx, o.events); err != nil {
+		return err
+	}
 	ten, err := r.throughput(ctx, "fan10", o.events, 10, "")
 	if err != nil {
+		return err
+	}
+	if bares[2], err = r.bare(ctx, o.events); err != nil {
 		return err
 	}
 	took, err := r.latency(ctx, o.latency.duration)
 	if err != nil {
 		return err
 	}
-	report(base, one, ten, took)
+	one.ratio = 2 * one.rate / (bares[0].rate + bares[1].rate)
+	ten.ratio = 2 * ten.rate / (bares[1].rate + bares[2].rate)
+	report(bares, one, ten, took)
 	return nil
 }
 
@@ -98,6 +108,7 @@ func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"
 type figures struct {
 	deliveries        int
 	rate              float64       // deliveries a second
+	ratio             float64       // of the rate to the bare client's
 	sender, redis     time.Duration // CPU
 	receiver          time.Duration
 	scripts, commands float64 // Redis calls a delivery: sent by the dispatcher, and with those inside scripts

@@ -24,7 +24,7 @@ func BenchmarkScripts(b *testing.B) {
 func benchmarkScripts(b *testing.B, batch int, early bool) {
 	client := redistest.ForTest(b).Client()
 	b.Cleanup(func() { _ = client.Close() })
-	r := &rig{t: b, client: client, keys: newKeys("b", 0), now: begin, most: 1_000_000, bytes: 1 << 30}
+	r := &rig{t: b, client: client, keys: newKeys("b", 0), now: begin, most: 1_000_000, bytes: 1 << 30, earlyBytes: 1 << 30}
 	ids := subscriptions(100)
 	for _, id := range ids {
 		r.configure(id + " 1 1000000 1000 100000 1 0")

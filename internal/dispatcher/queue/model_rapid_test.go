@@ -100,8 +100,10 @@ func (m *machine) publish(rt *rapid.T) {
 		events, targets = append(events, e), append(targets, to)
 	}
 	before := len(m.model.deliveries)
+	m.rig.early, m.rig.earlyBytes = rapid.IntRange(0, 4).Draw(rt, "early"), rapid.IntRange(0, 60).Draw(rt, "early bytes")
 	answer := m.rig.publish(events...)
-	for _, words := range m.model.publish(events, targets) {
+	at := &early{most: m.rig.early, bytes: m.rig.earlyBytes}
+	for _, words := range m.model.publish(events, targets, at) {
 		want = append(want, fmt.Sprint(words))
 	}
 	if want := "[0 " + strings.Join(want, " ") + "]"; answer != want {
@@ -110,6 +112,16 @@ func (m *machine) publish(rt *rapid.T) {
 	m.queued += len(m.model.deliveries) - before
 	if again := m.rig.publishAs(m.calls, events...); again != answer {
 		rt.Fatalf("the same call answered %s, then %s", answer, again)
+	}
+	m.given(rt, at.leased)
+}
+
+// given notes leases, each with a time at which its request starts.
+func (m *machine) given(rt *rapid.T, leased []*modelDelivery) {
+	for _, d := range leased {
+		m.promise(rt, d)
+		m.claims = append(m.claims, modelClaim{delivery: d.id, sub: d.sub, token: m.model.token,
+			sendAt: m.now + int64(rapid.IntRange(0, leaseMillis).Draw(rt, "send"))})
 	}
 }
 
@@ -158,11 +170,7 @@ func (m *machine) lease(rt *rapid.T) {
 	}
 	m.checkBodies(rt, given, reply[5].([]any))
 	m.requestsOf(expired)
-	for _, d := range given {
-		m.promise(rt, d)
-		m.claims = append(m.claims, modelClaim{delivery: d.id, sub: d.sub, token: m.model.token,
-			sendAt: m.now + int64(rapid.IntRange(0, leaseMillis).Draw(rt, "send"))})
-	}
+	m.given(rt, given)
 }
 
 func (m *machine) checkBodies(rt *rapid.T, given []*modelDelivery, reply []any) {

@@ -184,15 +184,60 @@ func (m *model) storedBytes() int {
 	return n
 }
 
-func (m *model) publish(events []pub, targets [][]Target) [][]string {
+// early is what publish may lease at once, and what it leased.
+type early struct {
+	most, bytes int
+	token       bool // taken
+	place       int  // of the next target
+	leased      []*modelDelivery
+	places      []string
+}
+
+// line is who may run, longest waiting first.
+func (m *model) line() []string {
+	var line []string
+	for id, at := range m.ready {
+		if at <= m.now {
+			line = append(line, id)
+		}
+	}
+	sort.Slice(line, func(i, j int) bool {
+		a, b := m.ready[line[i]], m.ready[line[j]]
+		return a < b || a == b && line[i] < line[j]
+	})
+	return line
+}
+
+// lease gives a new delivery at once if nothing waits, neither of its subscription nor another's turn.
+func (e *early) lease(m *model, s *modelSub, d *modelDelivery, fits bool) bool {
+	if !fits || len(e.leased) >= e.most || len(m.line()) > 0 || len(s.fresh)+len(m.due(s)) > 0 || !s.active || s.paused {
+		return false
+	}
+	if !e.token {
+		e.token = true
+		m.token++
+	}
+	if m.room(s) <= 0 {
+		return false
+	}
+	d.lease, d.expiry = fmt.Sprintf("%d:%s", m.token, d.id), m.now+leaseMillis
+	e.leased = append(e.leased, d)
+	return true
+}
+
+func (m *model) publish(events []pub, targets [][]Target, e *early) [][]string {
 	var answers [][]string
 	before := map[string]bool{}
 	full, queued, touched := map[string]int{}, map[string]bool{}, map[string]bool{}
 	for id, s := range m.subs {
 		before[id] = s.full
 	}
-	for i, e := range events {
-		answers = append(answers, m.publishOne(e, targets[i], full, queued, touched))
+	for i, event := range events {
+		answers = append(answers, m.publishOne(event, targets[i], e, full, queued, touched))
+		e.place += len(targets[i])
+	}
+	if len(e.leased) > 0 {
+		answers = append(answers, append([]string{strconv.Itoa(m.token), strconv.FormatInt(m.now, 10)}, e.places...))
 	}
 	var changed, urgent []string
 	for id := range touched {
@@ -215,7 +260,9 @@ func (m *model) publish(events []pub, targets [][]Target) [][]string {
 	return answers
 }
 
-func (m *model) publishOne(e pub, targets []Target, full map[string]int, queued, touched map[string]bool) []string {
+func (m *model) publishOne(
+	e pub, targets []Target, at *early, full map[string]int, queued, touched map[string]bool,
+) []string {
 	if first, ok := m.seen[e.id]; ok && e.fingerprint != "" {
 		if first.fingerprint != e.fingerprint {
 			return []string{"2"}
@@ -242,7 +289,8 @@ func (m *model) publishOne(e pub, targets []Target, full map[string]int, queued,
 		name += "#" + strconv.FormatInt(m.now, 10)
 	}
 	m.totals["events"]++
-	for _, t := range targets {
+	fits, leased := len(e.payload) <= at.bytes, len(at.leased)
+	for i, t := range targets {
 		s := m.subs[t.SubscriptionID]
 		switch {
 		case s.gone:
@@ -255,9 +303,16 @@ func (m *model) publishOne(e pub, targets []Target, full map[string]int, queued,
 			d := &modelDelivery{id: t.DeliveryID, sub: s.id, payload: name, created: m.now, due: -1}
 			m.deliveries[d.id] = d
 			m.payloads[name] = e.payload
-			s.fresh = append(s.fresh, d.id)
 			queued[s.id] = true
+			if at.lease(m, s, d, fits) {
+				at.places = append(at.places, strconv.Itoa(at.place+i))
+				continue
+			}
+			s.fresh = append(s.fresh, d.id)
 		}
+	}
+	if len(at.leased) > leased {
+		at.bytes -= len(e.payload)
 	}
 	return answer
 }
@@ -324,16 +379,7 @@ func (m *model) lease(c claim) (given, expired []*modelDelivery) {
 	for _, d := range expired {
 		touched[d.sub] = true
 	}
-	var line []string
-	for id, at := range m.ready {
-		if at <= m.now {
-			line = append(line, id)
-		}
-	}
-	sort.Slice(line, func(i, j int) bool {
-		a, b := m.ready[line[i]], m.ready[line[j]]
-		return a < b || a == b && line[i] < line[j]
-	})
+	line := m.line()
 	line = line[:min(len(line), c.most)]
 	var picked []*modelDelivery
 	for _, id := range line {

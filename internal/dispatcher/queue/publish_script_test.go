@@ -98,6 +98,112 @@ func TestPublishScript(t *testing.T) {
 	})
 }
 
+func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
+	early := func(most, bytes int) func(*rig) {
+		return func(r *rig) {
+			two(r)
+			r.early, r.earlyBytes = most, bytes
+		}
+	}
+	publish := func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) }
+	waits := map[string]string{
+		"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+		"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+		"call:q (ttl)": "1|[0,[0]]",
+	}
+	runScriptCases(t, map[string]scriptCase{
+		"one that has a place": {
+			seed: early(10, 100), call: publish, answer: "[0 [0] [1 1000000 0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "leases": "1:d1@1020000",
+				"sub:s1": limits + " inf=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 token=1 version=1",
+				"call:q (ttl)": "1|[0,[0],[1,1000000,0]]",
+			},
+		},
+		"as many as there are places, and the places among all targets": {
+			seed: early(10, 100),
+			call: func(r *rig) string {
+				return r.publish(pub{id: "e1", targets: "s1/d1"}, pub{id: "e2"}, pub{id: "e3", targets: "s1/d2 s2/d3"},
+					pub{id: "e4", targets: "s1/d4 s2/d5"})
+			},
+			answer: "[0 [0] [0] [0] [0] [1 1000000 0 1 2 4]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000000|4|e3 d3=s2|0|1000000|4|e3 d4=s1|0|1000000|4|e4 " +
+					"d5=s2|0|1000000|4|e4",
+				"payloads": "e1=t\ne1 e3=t\ne3 e4=t\ne4", "refs": "e3=2 e4=2", "fresh:s1": "d4",
+				"leases": "1:d1@1020000 1:d2@1020000 1:d3@1020000 1:d5@1020000",
+				"sub:s1": limits + " fr=1 inf=2 ver=1", "sub:s2": limits + " inf=2 ver=1", "dirty": "s1@1 s2@1",
+				"totals":       "bytes=12 events=4 token=1 version=1",
+				"call:q (ttl)": "1|[0,[0],[0],[0],[0],[1,1000000,0,1,2,4]]",
+			},
+		},
+		"none without room for deliveries": {seed: early(0, 100), call: publish, answer: "[0 [0]]", want: waits},
+		"none without room for bytes":      {seed: early(10, 3), call: publish, answer: "[0 [0]]", want: waits},
+		"none before what waits of the same subscription": {
+			seed: func(r *rig) {
+				early(10, 100)(r)
+				r.configure("s1 2 60 2 3 1 1")
+				r.publish(pub{id: "e0", targets: "s1/d0"})
+				r.configure("s1 3 60 2 3 1 0")
+			},
+			call: publish, answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d0=s1|0|1000000|4|e0 d1=s1|0|1000000|4|e1", "payloads": "e0=t\ne0 e1=t\ne1",
+				"fresh:s1": "d0 d1", "sub:s1": "g3 r60 c2 m3 a1 p0 fr=2 ver=2",
+				"totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
+			},
+		},
+		"none while another subscription waits for its turn": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e0", targets: "s2/d0"})
+				r.early, r.earlyBytes = 10, 100
+			},
+			call: publish, answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d0=s2|0|1000000|4|e0 d1=s1|0|1000000|4|e1", "payloads": "e0=t\ne0 e1=t\ne1",
+				"fresh:s1": "d1", "ready": "s1@1000000 s2@1000000", "sub:s1": limits + " fr=1 ver=2",
+				"dirty": "s2@1 s1@2", "totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
+			},
+		},
+		"none of a paused subscription": {
+			seed: func(r *rig) {
+				r.configure("s1 1 60 2 3 1 1")
+				r.early, r.earlyBytes = 10, 100
+			},
+			call: publish, answer: "[0 [0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
+				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
+				"call:q (ttl)": "1|[0,[0]]",
+			},
+		},
+		"none beyond the rate limit, until its window is over": {
+			seed: func(r *rig) {
+				r.configure("s1 1 1 2 3 1 0")
+				r.early, r.earlyBytes = 10, 100
+				r.publish(pub{id: "e0", targets: "s1/d0"})
+				r.settle(end{delivery: "d0", token: 1, result: Done, status: 200})
+			},
+			call: func(r *rig) string {
+				first := r.publish(pub{id: "e1", targets: "s1/d1"})
+				r.now += 61_000
+				r.lease(claim{})
+				r.settle(end{delivery: "d1", token: 3, result: Done, status: 200})
+				r.now += 61_000
+				return first + r.publish(pub{id: "e2", targets: "s1/d2"})
+			},
+			answer: "[0 [0]][0 [0] [4 1122000 0]]",
+			want: map[string]string{
+				"deliveries": "d2=s1|0|1122000|4|e2", "payloads": "e2=t\ne2", "leases": "4:d2@1142000",
+				"sub:s1": "g1 r1 c2 m3 a1 p0 inf=1 lat=1061000 lcnt=2 lok=1061000 lst=200 ok=2 ver=5",
+				"totals": "bytes=4 events=3 ok=2 token=4 version=5", "rate:s1 (ttl)": "-",
+				"sleepers": "me@1066000", "call:q (ttl)": "3|[0,[0],[4,1122000,0]]",
+			},
+		},
+	})
+}
+
 func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 	first := pub{id: "e1", fingerprint: "f", receipt: "s1 d1", targets: "s1/d1"}
 	seen := func(r *rig) {

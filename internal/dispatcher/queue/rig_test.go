@@ -48,20 +48,20 @@ const begin = 1_000_000
 
 // rig calls the scripts on one shard, at a time that the test sets.
 type rig struct {
-	t      testing.TB
-	client *redis.Client
-	keys   keys
-	now    int64
-	calls  int
-	most   int // unfinished deliveries
-	bytes  int // of payloads
-	early  int // deliveries that publish may lease
+	t                 testing.TB
+	client            *redis.Client
+	keys              keys
+	now               int64
+	calls             int
+	most              int // unfinished deliveries
+	bytes             int // of payloads
+	early, earlyBytes int // deliveries and payload bytes that publish may lease
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	client := common.Client()
-	r := &rig{t: t, client: client, keys: newKeys(newPrefix(), 0), now: begin, most: 1000, bytes: 1 << 20}
+	r := &rig{t: t, client: client, keys: newKeys(newPrefix(), 0), now: begin, most: 1000, bytes: 1 << 20, earlyBytes: 1 << 20}
 	t.Cleanup(func() { _ = client.Close() })
 	return r
 }
@@ -126,7 +126,7 @@ func (r *rig) publishAs(number int, events ...pub) string {
 }
 
 func (r *rig) publishArgs(number int, events ...pub) []any {
-	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.bytes, leaseMillis, len(events)}
+	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.earlyBytes, leaseMillis, len(events)}
 	for _, e := range events {
 		args = append(args, e.args()...)
 	}

@@ -16,7 +16,8 @@ func (r reservation) split(wanted reservation) (early, late reservation) {
 }
 
 // reserve takes the consumer's room for one round trip of a shard, for a lease call and what is wanted beside it; give
-// it back with unreserve once the leases were handed over. Shards that have work but got no room come first: what another takes leaves each of them a part.
+// it back with unreserve once the leases were handed over. Shards that have work but got no room come first: what
+// another takes leaves each of them a part.
 func (q *Queue) reserve(s *shard, wanted reservation) reservation {
 	q.room.Lock()
 	defer q.room.Unlock()

@@ -178,7 +178,8 @@ func (s *shard) gather() batch {
 }
 
 // trip publishes, settles, extends and leases, in this order, so that what was just published or freed can be leased
-// at once. What needs no turn is leased with its publication. It returns how long there is nothing to do unless somebody kicks.
+// at once. What needs no turn is leased with its publication. It returns how long there is nothing to do unless
+// somebody kicks.
 func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	started := time.Now()
 	wanted := b.wanted()
