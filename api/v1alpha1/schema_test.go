@@ -186,7 +186,6 @@ func TestAWrongSpecIsRefusedWithAMessageThatHelps(t *testing.T) {
 		"a key's Secret without a name": {"signing: {secretRef: {key: k}}", "spec.signing.secretRef.name", "Required value"},
 		"a key's Secret of no name":     {"signing: {secretRef: {name: My_Key}}", "spec.signing.secretRef.name", secretName},
 		"a key with a slash":            {"signing: {secretRef: {name: a, key: a/b}}", "spec.signing.secretRef.key", secretKey},
-		"rotation without an interval":  {"signing: {rotation: {}}", "spec.signing.rotation.intervalSeconds", "Required value"},
 		"rotation after 3,599 s": {
 			"signing: {rotation: {intervalSeconds: 3599}}", "spec.signing.rotation.intervalSeconds", "or equal to 3600",
 		},
@@ -318,6 +317,7 @@ func TestALegalSpecIsStoredAsItWasApplied(t *testing.T) {
 		"the fastest rotation":      "signing: {rotation: {intervalSeconds: 3600, gracePeriodSeconds: 3600}}",
 		"the slowest rotation":      "signing: {rotation: {intervalSeconds: 63072000, gracePeriodSeconds: 2592000}}",
 		"rotation without grace":    "signing: {rotation: {intervalSeconds: 3600, gracePeriodSeconds: 0}}",
+		"rotation on request only":  "signing: {rotation: {gracePeriodSeconds: 2592000}}",
 		"rotation and a key":        "signing: {secretRef: {name: a}, rotation: {intervalSeconds: 3600}}",
 		"32 headers":                "headers: " + list(32, "{name: H%d, value: x}"),
 		"a header of any token":     `headers: [{name: "!#$%&'*+-.^_` + "`" + `|~09azAZ", value: x}]`,

@@ -34,10 +34,25 @@ const (
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 )
 
+// How a rotation of signing keys is asked for and what comes of it. All times are RFC 3339.
+const (
+	// AnnotationRotateRequested on a subscription asks for one rotation of its generated key with each new value. A value
+	// that no one else uses, such as the time, is a good one.
+	AnnotationRotateRequested = "webhooks.nexus.io/rotate-requested"
+	// AnnotationRotatedFor on a generated Secret is the value of AnnotationRotateRequested that its key answers.
+	AnnotationRotatedFor = "webhooks.nexus.io/rotated-for"
+	// AnnotationRotatedAt is when the key of a Secret took the place of another one.
+	AnnotationRotatedAt = "webhooks.nexus.io/rotated-at"
+	// AnnotationPreviousValidUntil is when the value under PreviousSigningKey stops signing.
+	AnnotationPreviousValidUntil = "webhooks.nexus.io/previous-valid-until"
+)
+
 // What the values within a Secret must be.
 const (
 	// DefaultSigningKey is the key within a Secret that signs, unless the spec names another.
 	DefaultSigningKey = "secret"
+	// PreviousSigningKey is the key within a Secret of the manager whose value signs too while an overlap lasts.
+	PreviousSigningKey = "previous"
 	// MinSigningKeyLength is the shortest signing key, in bytes.
 	MinSigningKeyLength = 16
 	// MaxSigningKeyLength is the longest signing key, in bytes.
@@ -48,6 +63,7 @@ const (
 
 const (
 	generatedSecretSuffix = "-signing"
+	seenSecretSuffix      = "-signing-seen"
 	maxSecretNameLength   = 253
 	shortenedHashLength   = 10
 )
@@ -55,13 +71,24 @@ const (
 // GeneratedSecretName is the name of the Secret that the manager generates for a subscription of this name. It has at
 // most 253 characters: a long name is shortened and told apart by a hash of the whole.
 func GeneratedSecretName(subscription string) string {
-	if len(subscription)+len(generatedSecretSuffix) <= maxSecretNameLength {
-		return subscription + generatedSecretSuffix
+	return secretName(subscription, generatedSecretSuffix)
+}
+
+// SeenSecretName is the name of the Secret in which the manager keeps the keys that it saw in the Secret which a
+// subscription of this name refers to, so that a change of them has an overlap. Long names are
+// shortened as those of GeneratedSecretName are.
+func SeenSecretName(subscription string) string {
+	return secretName(subscription, seenSecretSuffix)
+}
+
+func secretName(subscription, suffix string) string {
+	if len(subscription)+len(suffix) <= maxSecretNameLength {
+		return subscription + suffix
 	}
 	sum := sha256.Sum256([]byte(subscription))
 	hash := hex.EncodeToString(sum[:])[:shortenedHashLength]
-	kept := maxSecretNameLength - len(generatedSecretSuffix) - 1 - len(hash)
-	return strings.TrimRight(subscription[:kept], "-.") + "-" + hash + generatedSecretSuffix
+	kept := maxSecretNameLength - len(suffix) - 1 - len(hash)
+	return strings.TrimRight(subscription[:kept], "-.") + "-" + hash + suffix
 }
 
 // SecretUse is what a subscription wants with a Secret.

@@ -50,11 +50,12 @@ type SigningSecretStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// rotatedAt is when the generated key was last replaced by a new one.
+	// rotatedAt is when the key last took the place of another one: a generated key by rotation, a key that the spec
+	// names when the manager saw the change. Absent if it never did.
 	// +optional
 	RotatedAt *metav1.Time `json:"rotatedAt,omitempty"`
 
-	// previousValidUntil is until when requests are signed by the previous key too.
+	// previousValidUntil is until when requests are signed by the previous key too. Absent while there is none.
 	// +optional
 	PreviousValidUntil *metav1.Time `json:"previousValidUntil,omitempty"`
 }

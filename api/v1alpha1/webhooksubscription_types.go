@@ -205,24 +205,28 @@ type Signing struct {
 	// +optional
 	SecretRef *SigningKeyReference `json:"secretRef,omitempty"`
 
-	// rotation replaces a generated key at intervals; this version does not rotate by itself yet. It does not change a
-	// key named by secretRef. Default: never.
+	// rotation says when a generated key is replaced, and how long requests are signed by the previous key too after any
+	// change of the key: a rotation, an edit of the Secret that secretRef names, or another secretRef. A key that
+	// secretRef names is never replaced. To rotate a generated key now, annotate the subscription with a new value of
+	// webhooks.nexus.io/rotate-requested. Default: replaced on request only, and the previous key signs for a day.
 	// +optional
 	Rotation *KeyRotation `json:"rotation,omitempty"`
 }
 
-// KeyRotation says when a generated key is replaced.
+// KeyRotation says when a generated key is replaced, and how long the previous key signs too.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.gracePeriodSeconds) || self.gracePeriodSeconds <= self.intervalSeconds",fieldPath=".gracePeriodSeconds",message="must not exceed intervalSeconds: lower gracePeriodSeconds or raise intervalSeconds",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="!has(self.gracePeriodSeconds) || !has(self.intervalSeconds) || self.gracePeriodSeconds <= self.intervalSeconds",fieldPath=".gracePeriodSeconds",message="must not exceed intervalSeconds: lower gracePeriodSeconds or raise intervalSeconds",reason=FieldValueInvalid
 type KeyRotation struct {
-	// intervalSeconds is the age at which the key is replaced, 3,600 (an hour) to 63,072,000 seconds (two years).
-	// +required
+	// intervalSeconds is the age at which a generated key is replaced, 3,600 (an hour) to 63,072,000 seconds (two
+	// years). A key that is older when this is set is replaced at once. Default: never.
+	// +optional
 	// +kubebuilder:validation:Minimum=3600
 	// +kubebuilder:validation:Maximum=63072000
-	IntervalSeconds int32 `json:"intervalSeconds"`
+	IntervalSeconds int32 `json:"intervalSeconds,omitempty"`
 
 	// gracePeriodSeconds is how long requests are signed by the previous key too, 0 to 2,592,000 seconds (30 days) and
-	// not above intervalSeconds. Default: 86,400 (a day), or intervalSeconds if that is shorter.
+	// not above intervalSeconds. With 0 a key stops at once. A change of it holds from the next change of the key on.
+	// Default: 86,400 (a day), or intervalSeconds if that is shorter.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=2592000
