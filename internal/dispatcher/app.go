@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -30,6 +29,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/intake"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/reflector"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/dispatcher/watch"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
@@ -78,10 +78,13 @@ func (a *App) build() error {
 	if err := a.connect(catalogue, registry); err != nil {
 		return err
 	}
-	handler, err := a.intake(catalogue, registry)
+	routes, err := a.intake(catalogue, registry)
 	if err != nil {
 		return err
 	}
+	handler := rest.Handler(routes, rest.HandlerOptions{
+		Authenticator: rest.Anybody{}, Observe: rest.Durations(registry),
+	})
 	return a.listen(handler, observing(registry, a.o.Profiling))
 }
 
@@ -173,7 +176,7 @@ type routes struct{ watcher *watch.Watcher }
 
 func (r routes) Route(id string) *routing.Route { return r.watcher.Table().Route(id) }
 
-func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) (http.Handler, error) {
+func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {
 	return intake.New(intake.Options{
 		Publisher: a.queue, Catalogue: catalogue, Registerer: registry, Logger: a.log,
 		Table: func() *routing.Table {

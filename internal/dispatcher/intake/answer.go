@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
 )
 
@@ -88,10 +89,10 @@ func (e *entry) append(dst []byte) []byte {
 
 // refusedEvent is the entry of an event that was not accepted in the answer to a batch.
 type refusedEvent struct {
-	Index  int          `json:"index"`
-	Status int          `json:"status"` // that the event would have got on its own
-	Error  string       `json:"error"`
-	Errors []fieldError `json:"errors,omitempty"`
+	Index  int               `json:"index"`
+	Status int               `json:"status"` // that the event would have got on its own
+	Error  string            `json:"error"`
+	Errors []rest.FieldError `json:"errors,omitempty"`
 }
 
 func appendBatch(dst []byte, entries []entry) []byte {
@@ -103,7 +104,7 @@ func appendBatch(dst []byte, entries []entry) []byte {
 			dst = append(dst, ',')
 		}
 		if p := entries[i].refused; p != nil {
-			dst = append(dst, marshal(refusedEvent{i, p.Status, p.Detail, p.Errors})...)
+			dst = append(dst, rest.Marshal(refusedEvent{i, p.Status, p.Detail, p.Errors})...)
 			continue
 		}
 		dst = entries[i].append(dst)

@@ -5,16 +5,13 @@ package intake
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"mime"
-	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
 // exchange holds what one request needs; exchanges are used again.
@@ -69,18 +66,18 @@ func (b *budget) give(n int64) {
 }
 
 // read reads the body into x.request, at most limit bytes. Memory follows what arrives, not what was announced.
-func (h *handler) read(w http.ResponseWriter, r *http.Request, x *exchange, limit int64) *problem {
-	if p := checkEncoding(r.Header); p != nil {
+func (h *handler) read(w http.ResponseWriter, r *http.Request, x *exchange, limit int64) *rest.Problem {
+	if p := rest.CheckType(r.Header); p != nil {
 		return p
 	}
 	if r.ContentLength > limit {
-		return tooLarge(limit)
+		return rest.TooLarge(limit)
 	}
 	body := http.MaxBytesReader(w, r.Body, limit)
 	for {
 		if len(x.request) == cap(x.request) && !h.grow(x) {
-			return newProblem(http.StatusServiceUnavailable,
-				"the dispatcher holds as many request bodies as it may: send this again later").retry(retryUnready)
+			return rest.New(http.StatusServiceUnavailable,
+				"the dispatcher holds as many request bodies as it may: send this again later").Retry(retryUnready)
 		}
 		n, err := body.Read(x.request[len(x.request):cap(x.request)])
 		x.request = x.request[:len(x.request)+n]
@@ -89,7 +86,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, x *exchange, limi
 		case errors.Is(err, io.EOF):
 			return nil
 		default:
-			return unreadable(err, limit)
+			return rest.Unreadable(err, limit)
 		}
 	}
 }
@@ -105,47 +102,4 @@ func (h *handler) grow(x *exchange) bool {
 	}
 	x.request = slices.Grow(x.request, int(more))
 	return true
-}
-
-func unreadable(err error, limit int64) *problem {
-	var large *http.MaxBytesError
-	var network net.Error
-	switch {
-	case errors.As(err, &large):
-		return tooLarge(limit)
-	case errors.As(err, &network) && network.Timeout():
-		return newProblem(http.StatusRequestTimeout, "the body took too long to arrive: send it again")
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &network):
-		return newProblem(http.StatusBadRequest, "the body ended early: send it again")
-	default:
-		return newProblem(http.StatusBadRequest, "the body is malformed: what came is not the chunks that "+
-			"Transfer-Encoding: chunked announces")
-	}
-}
-
-func tooLarge(limit int64) *problem {
-	return newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf(
-		"the body is larger than %d bytes: send less at once, or a link to the data in place of the data", limit))
-}
-
-// checkEncoding wants JSON that is not compressed.
-func checkEncoding(header http.Header) *problem {
-	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return newProblem(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
-	}
-	given := header.Get("Content-Type")
-	if given == "application/json" {
-		return nil
-	}
-	media, parameters, err := mime.ParseMediaType(given)
-	charset := parameters["charset"]
-	if err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8")) {
-		return nil
-	}
-	said := "there is no Content-Type header"
-	if given != "" {
-		said = fmt.Sprintf("the Content-Type header says %.100q", given)
-	}
-	return newProblem(http.StatusUnsupportedMediaType,
-		"the body must be JSON in UTF-8, but "+said+": send Content-Type: application/json")
 }

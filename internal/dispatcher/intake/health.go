@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
 // Check is one thing that must work for the dispatcher to be ready. Its error is shown to whoever asks: no secrets.
@@ -21,8 +23,8 @@ type Check struct {
 // checkTimeout bounds all checks of one request; it is below the usual timeout of a kubelet's probe plus its period.
 const checkTimeout = 2 * time.Second
 
-func healthy(w http.ResponseWriter, _ *http.Request) int {
-	return answer(w, http.StatusOK, []byte(`{"status":"ok"}`))
+func healthy(w http.ResponseWriter, _ *rest.Request) int {
+	return rest.Answer(w, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
 type readiness struct {
@@ -37,7 +39,7 @@ type checkResult struct {
 }
 
 // ready serves GET /readyz: 503 until every check passes.
-func (h *handler) ready(w http.ResponseWriter, r *http.Request) int {
+func (h *handler) ready(w http.ResponseWriter, r *rest.Request) int {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
 	found := readiness{Status: "ok", Checks: runChecks(ctx, append([]Check{{"routingTable", h.checkTable}}, h.Checks...))}
@@ -47,7 +49,7 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request) int {
 			found.Status, status = "unavailable", http.StatusServiceUnavailable
 		}
 	}
-	return answer(w, status, marshal(found))
+	return rest.Answer(w, status, rest.Marshal(found))
 }
 
 func (h *handler) checkTable(context.Context) error {

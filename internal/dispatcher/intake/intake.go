@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
 )
@@ -59,8 +59,8 @@ const (
 	retryDown       = 5 * time.Second
 )
 
-// New returns the handler of the event API, event types and health. The error names a missing option.
-func New(o Options) (http.Handler, error) {
+// New returns the routes of the event API, event types and health. The error names a missing option.
+func New(o Options) ([]rest.Route, error) {
 	if o.Publisher == nil || o.Table == nil || o.Registerer == nil {
 		return nil, errors.New("intake needs a publisher, a table and a registerer")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
 )
@@ -97,11 +98,13 @@ func newFixture(t testing.TB, change func(*Options)) *fixture {
 	if change != nil {
 		change(&o)
 	}
-	handler, err := New(o)
+	routes, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.handler = handler
+	f.handler = rest.Handler(routes, rest.HandlerOptions{
+		Authenticator: rest.Anybody{}, Observe: rest.Durations(f.registry),
+	})
 	return f
 }
 
@@ -118,9 +121,9 @@ func (f *fixture) post(path, body string, headers ...string) *httptest.ResponseR
 }
 
 // wantProblem checks the form of a refusal and returns it.
-func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int) problem {
+func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int) rest.Problem {
 	t.Helper()
-	var p problem
+	var p rest.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 		t.Fatalf("answer %d %s: %v", w.Code, w.Body, err)
 	}
@@ -140,10 +143,10 @@ type accepted struct {
 		Delivery     string `json:"delivery_id"`
 		Status       string `json:"status"`
 	} `json:"deliveries"`
-	Index  int          `json:"index"`
-	Status int          `json:"status"`
-	Error  string       `json:"error"`
-	Errors []fieldError `json:"errors"`
+	Index  int               `json:"index"`
+	Status int               `json:"status"`
+	Error  string            `json:"error"`
+	Errors []rest.FieldError `json:"errors"`
 }
 
 func wantAccepted(t *testing.T, w *httptest.ResponseRecorder) accepted {
@@ -288,7 +291,7 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 func TestRefusalNamesEachField(t *testing.T) {
 	f := newFixture(t, nil)
 	p := wantProblem(t, f.post("/api/v1/events", `{"type":"build.failed","source":"","data":[]}`), 422)
-	want := []fieldError{
+	want := []rest.FieldError{
 		{"source", "must have 1 to 256 characters"},
 		{"data", "must be a JSON object"},
 	}

@@ -5,15 +5,12 @@ package intake
 
 import (
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 type metrics struct {
-	events   *prometheus.CounterVec
-	requests *prometheus.HistogramVec
+	events *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -23,18 +20,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help: "Events that were posted, by type (unknown: none of the catalogue) and outcome (accepted, duplicate, " +
 				"conflict, invalid, full, unavailable).",
 		}, []string{"event_type", "outcome"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "nexus_webhook_http_request_duration_seconds",
-			Help:    "Time to answer a request of the API, by route and status.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}, []string{"route", "status"}),
 	}
-	registerer.MustRegister(m.events, m.requests)
+	registerer.MustRegister(m.events)
 	return m
-}
-
-func (m *metrics) request(route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(route, strconv.Itoa(status)).Observe(took.Seconds())
 }
 
 // count counts an event under its type, where that is one of the catalogue.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
 )
@@ -32,16 +33,16 @@ type entry struct {
 	byKey     bool // the id is that of the key: the client does not know it
 	eventType string
 	outcome   outcome
-	refused   *problem
+	refused   *rest.Problem
 }
 
 // publishEvent serves POST /api/v1/events.
-func (h *handler) publishEvent(w http.ResponseWriter, r *http.Request) int {
+func (h *handler) publishEvent(w http.ResponseWriter, r *rest.Request) int {
 	x := h.exchange()
 	defer h.release(x)
-	key, table, p := h.begin(w, r, x, h.Limits.MaxEventBytes)
+	key, table, p := h.begin(w, r.Request, x, h.Limits.MaxEventBytes)
 	if p != nil {
-		return p.write(w)
+		return p.Write(w)
 	}
 	e := entry{raw: x.request}
 	if key != "" {
@@ -50,23 +51,23 @@ func (h *handler) publishEvent(w http.ResponseWriter, r *http.Request) int {
 	x.entries = append(x.entries, e)
 	h.accept(r.Context(), x, table)
 	if p := x.entries[0].refused; p != nil {
-		return p.write(w)
+		return p.Write(w)
 	}
 	x.answer = x.entries[0].append(x.answer)
-	return answer(w, http.StatusAccepted, x.answer)
+	return rest.Answer(w, http.StatusAccepted, x.answer)
 }
 
 // publishBatch serves POST /api/v1/events/batch.
-func (h *handler) publishBatch(w http.ResponseWriter, r *http.Request) int {
+func (h *handler) publishBatch(w http.ResponseWriter, r *rest.Request) int {
 	x := h.exchange()
 	defer h.release(x)
-	key, table, p := h.begin(w, r, x, h.Limits.MaxBatchBytes)
+	key, table, p := h.begin(w, r.Request, x, h.Limits.MaxBatchBytes)
 	if p != nil {
-		return p.write(w)
+		return p.Write(w)
 	}
 	events, err := event.SplitBatch(x.request, h.Limits.MaxBatchEvents)
 	if err != nil {
-		return refusal(err).write(w)
+		return refusal(err).Write(w)
 	}
 	for i, raw := range events {
 		e := entry{raw: raw}
@@ -77,15 +78,15 @@ func (h *handler) publishBatch(w http.ResponseWriter, r *http.Request) int {
 	}
 	h.accept(r.Context(), x, table)
 	if p := comeAgain(x.entries); p != nil {
-		return p.write(w)
+		return p.Write(w)
 	}
 	x.answer = appendBatch(x.answer, x.entries)
-	return answer(w, http.StatusAccepted, x.answer)
+	return rest.Answer(w, http.StatusAccepted, x.answer)
 }
 
 // begin does what every publishing request needs first.
 func (h *handler) begin(w http.ResponseWriter, r *http.Request, x *exchange, limit int64) (
-	key string, table *routing.Table, p *problem,
+	key string, table *routing.Table, p *rest.Problem,
 ) {
 	if key, p = idempotencyKey(r.Header); p != nil {
 		return "", nil, p
@@ -94,15 +95,15 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request, x *exchange, lim
 		return "", nil, p
 	}
 	if table = h.Table(); table == nil {
-		return "", nil, newProblem(http.StatusServiceUnavailable,
+		return "", nil, rest.New(http.StatusServiceUnavailable,
 			"this dispatcher is not ready to take events yet (GET /readyz tells why): send this again in a moment").
-			retry(retryUnready)
+			Retry(retryUnready)
 	}
 	return key, table, nil
 }
 
 // idempotencyKey returns the request's key, "" if it has none.
-func idempotencyKey(header http.Header) (string, *problem) {
+func idempotencyKey(header http.Header) (string, *rest.Problem) {
 	values := header["Idempotency-Key"]
 	if len(values) == 0 {
 		return "", nil
@@ -110,7 +111,7 @@ func idempotencyKey(header http.Header) (string, *problem) {
 	if key := values[0]; len(values) == 1 && printable(key) && len(key) <= 255 {
 		return key, nil
 	}
-	return "", newProblem(http.StatusBadRequest, "the Idempotency-Key header must be given once, with 1 to 255 "+
+	return "", rest.New(http.StatusBadRequest, "the Idempotency-Key header must be given once, with 1 to 255 "+
 		"printable ASCII characters")
 }
 
@@ -125,13 +126,13 @@ func printable(key string) bool {
 
 // accept takes the entries through parsing, matching and the queue.
 func (h *handler) accept(ctx context.Context, x *exchange, table *routing.Table) {
-	rest := x.entries
-	for len(rest) > 0 {
-		now := rest[:h.prepareSome(x, table, rest)]
-		rest = rest[len(now):]
+	left := x.entries
+	for len(left) > 0 {
+		now := left[:h.prepareSome(x, table, left)]
+		left = left[len(now):]
 		if p := h.publish(ctx, x, now); p != nil {
-			refuseAll(rest, p)
-			rest = nil
+			refuseAll(left, p)
+			left = nil
 		}
 	}
 	for i := range x.entries {
@@ -139,7 +140,7 @@ func (h *handler) accept(ctx context.Context, x *exchange, table *routing.Table)
 	}
 }
 
-func refuseAll(entries []entry, p *problem) {
+func refuseAll(entries []entry, p *rest.Problem) {
 	for i := range entries {
 		entries[i].refused = p
 	}
@@ -161,7 +162,7 @@ func (h *handler) prepareSome(x *exchange, table *routing.Table, entries []entry
 
 // publish queues what is right among the entries in one call. The problem is that of the entries of which the queue
 // does not know whether it has them, nil where it answered for each.
-func (h *handler) publish(ctx context.Context, x *exchange, entries []entry) *problem {
+func (h *handler) publish(ctx context.Context, x *exchange, entries []entry) *rest.Problem {
 	if len(x.publications) == 0 {
 		return nil
 	}
@@ -218,9 +219,9 @@ func (h *handler) prepare(x *exchange, table *routing.Table, e *entry) (found in
 }
 
 // parse reads an event whose type is known. An id in the event is its identity; without one, the idempotency key is.
-func (h *handler) parse(e *entry) (event.Event, *problem) {
+func (h *handler) parse(e *entry) (event.Event, *rest.Problem) {
 	if int64(len(e.raw)) > h.Limits.MaxEventBytes {
-		return event.Event{}, tooLarge(h.Limits.MaxEventBytes)
+		return event.Event{}, rest.TooLarge(h.Limits.MaxEventBytes)
 	}
 	parsed, err := event.Parse(e.raw, time.Now())
 	if err != nil {
@@ -235,7 +236,7 @@ func (h *handler) parse(e *entry) (event.Event, *problem) {
 	return parsed, nil
 }
 
-func (h *handler) unknownType(t string) *problem {
+func (h *handler) unknownType(t string) *rest.Problem {
 	message := fmt.Sprintf("%q is not a known event type", t)
 	if near := h.Catalogue.Nearest(t); near != "" {
 		message += fmt.Sprintf("; did you mean %q?", near)
@@ -257,7 +258,7 @@ func targets(routes []*routing.Route) []queue.Target {
 }
 
 // settle takes the queue's answer; outage is why an event may be unqueued.
-func (e *entry) settle(r queue.Receipt, outage *problem) {
+func (e *entry) settle(r queue.Receipt, outage *rest.Problem) {
 	switch r.Outcome {
 	case queue.Queued, queue.Duplicate:
 		e.outcome = outcomeOf(r)
@@ -270,39 +271,39 @@ func (e *entry) settle(r queue.Receipt, outage *problem) {
 	}
 }
 
-func (e *entry) conflict() *problem {
+func (e *entry) conflict() *rest.Problem {
 	if e.byKey {
-		return newProblem(http.StatusConflict, "the Idempotency-Key came with another content in the last 24 hours: give "+
+		return rest.New(http.StatusConflict, "the Idempotency-Key came with another content in the last 24 hours: give "+
 			"each request a key of its own, and only a repeated one the same again")
 	}
-	return newProblem(http.StatusConflict, fmt.Sprintf("an event with the id %q but with another content came "+
+	return rest.New(http.StatusConflict, fmt.Sprintf("an event with the id %q but with another content came "+
 		"in the last 24 hours: give each event an id of its own", e.id))
 }
 
-func queueFull() *problem {
-	return newProblem(http.StatusTooManyRequests,
-		"the queue is full: send this again later; nothing that was accepted before is lost").retry(retryFull)
+func queueFull() *rest.Problem {
+	return rest.New(http.StatusTooManyRequests,
+		"the queue is full: send this again later; nothing that was accepted before is lost").Retry(retryFull)
 }
 
 // unavailable says that the queue did not take an event.
-func unavailable(err error) *problem {
+func unavailable(err error) *rest.Problem {
 	if errors.Is(err, queue.ErrFull) {
 		return queueFull()
 	}
-	return newProblem(http.StatusServiceUnavailable,
+	return rest.New(http.StatusServiceUnavailable,
 		"the queue cannot be written just now, and the event was not accepted: send it again, with the same id or "+
-			"Idempotency-Key where it has one").retry(retryDown)
+			"Idempotency-Key where it has one").Retry(retryDown)
 }
 
 // comeAgain returns why a batch should be sent again as it is: nothing of it was accepted and some of it may be later.
-func comeAgain(entries []entry) *problem {
-	var reason *problem
+func comeAgain(entries []entry) *rest.Problem {
+	var reason *rest.Problem
 	for i := range entries {
 		p := entries[i].refused
 		if p == nil {
 			return nil
 		}
-		if reason == nil && p.temporary() {
+		if reason == nil && p.Temporary() {
 			reason = p
 		}
 	}

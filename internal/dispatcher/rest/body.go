@@ -1,0 +1,80 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package rest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Read reads a body of JSON, at most limit bytes. The problem is 415, 413, 408 or 400.
+func Read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Problem) {
+	var also []string
+	if r.Method == http.MethodPatch {
+		also = []string{"application/merge-patch+json"}
+	}
+	if p := CheckType(r.Header, also...); p != nil {
+		return nil, p
+	}
+	if r.ContentLength > limit {
+		return nil, TooLarge(limit)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, Unreadable(err, limit)
+	}
+	return body, nil
+}
+
+// CheckType wants a body of JSON, or of one of the other media types, that is not compressed.
+func CheckType(header http.Header, also ...string) *Problem {
+	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return New(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
+	}
+	given := header.Get("Content-Type")
+	if given == "application/json" {
+		return nil
+	}
+	media, parameters, err := mime.ParseMediaType(given)
+	charset := parameters["charset"]
+	fits := media == "application/json" || slices.Contains(also, media)
+	if err == nil && fits && (charset == "" || strings.EqualFold(charset, "utf-8")) {
+		return nil
+	}
+	said := "there is no Content-Type header"
+	if given != "" {
+		said = fmt.Sprintf("the Content-Type header says %.100q", given)
+	}
+	return New(http.StatusUnsupportedMediaType,
+		"the body must be JSON in UTF-8, but "+said+": send Content-Type: application/json")
+}
+
+// TooLarge is the problem of a body above the limit.
+func TooLarge(limit int64) *Problem {
+	return New(http.StatusRequestEntityTooLarge, fmt.Sprintf(
+		"the body is larger than %d bytes: send less at once, or a link to the data in place of the data", limit))
+}
+
+// Unreadable is the problem of a body that did not arrive, read through http.MaxBytesReader.
+func Unreadable(err error, limit int64) *Problem {
+	var large *http.MaxBytesError
+	var network net.Error
+	switch {
+	case errors.As(err, &large):
+		return TooLarge(limit)
+	case errors.As(err, &network) && network.Timeout():
+		return New(http.StatusRequestTimeout, "the body took too long to arrive: send it again")
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &network):
+		return New(http.StatusBadRequest, "the body ended early: send it again")
+	default:
+		return New(http.StatusBadRequest, "the body is malformed: what came is not the chunks that "+
+			"Transfer-Encoding: chunked announces")
+	}
+}
