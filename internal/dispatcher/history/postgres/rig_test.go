@@ -1,0 +1,171 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
+	"nexus.io/webhooks/internal/dispatcher/history/postgres"
+	"nexus.io/webhooks/test/postgrestest"
+)
+
+var server *postgrestest.Server // of all tests but those that stop one
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if server, err = postgrestest.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer server.Close()
+	return m.Run()
+}
+
+const patience = 20 * time.Second
+
+// rig is a store on a database of its own.
+type rig struct {
+	*postgres.Store
+	t   *testing.T
+	url string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	url, err := server.Database(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openRig(t, url)
+}
+
+func openRig(t *testing.T, url string) *rig {
+	t.Helper()
+	r := unstartedRig(t, url)
+	r.start()
+	r.awaitReady()
+	return r
+}
+
+func unstartedRig(t *testing.T, url string) *rig {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t, goleak.IgnoreAnyFunction("nexus.io/webhooks/test/postgrestest.(*Server).Restart.func1")) })
+	store, err := postgres.Open(postgres.Options{URL: url, RetentionDays: 7, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return &rig{store, t, url}
+}
+
+func (r *rig) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	r.t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+func (r *rig) awaitReady() {
+	r.t.Helper()
+	eventually(r.t, func() error { return r.Ready(r.t.Context()) })
+}
+
+func eventually(t *testing.T, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still after %s: %v", patience, err)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// write stores records and returns what became of them.
+func (r *rig) write(records ...history.Record) history.Written {
+	r.t.Helper()
+	written, err := r.Write(r.t.Context(), history.Batch{Records: records})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return written
+}
+
+func (r *rig) get(id string) history.Record {
+	r.t.Helper()
+	record, err := r.Get(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return record
+}
+
+// value runs SQL as an operator would, and returns the text that it yields.
+func (r *rig) value(sql string, args ...any) string {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.url)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := conn.Query(r.t.Context(), sql, args...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return strings.Join(values, " ")
+}
+
+func (r *rig) count() string {
+	r.t.Helper()
+	return r.value("SELECT count(*)::text FROM nexus_webhooks.deliveries")
+}
+
+// idAt is a delivery's id of a time.
+func idAt(t time.Time) string {
+	var id history.UUID
+	_, _ = rand.Read(id[:])
+	binary.BigEndian.PutUint64(id[:8], uint64(t.UnixMilli())<<16|uint64(id[6])<<8&0x0f00|uint64(id[7])|0x7000)
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
+}
+
+// record is a plain one, made at a time.
+func record(at time.Time) history.Record {
+	return history.Record{
+		ID: idAt(at), Round: 1, SubscriptionID: "sub_1", Namespace: "team-a", EventID: "evt_1", EventType: "build.failed",
+		Status: history.Success, RequestURL: "https://example.com/", CompletedAt: at.UTC().Truncate(time.Microsecond).Add(time.Second),
+		Attempts: []history.Attempt{{Number: 1, StatusCode: 200, StartedAt: at.UTC().Truncate(time.Microsecond), ResponseBody: []byte("ok")}},
+	}
+}
+
+func records(n int, at time.Time) []history.Record {
+	made := make([]history.Record, n)
+	for i := range made {
+		made[i] = record(at)
+	}
+	return made
+}

@@ -1,0 +1,139 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Bounds of what one call may take.
+const (
+	connectTimeout = 3 * time.Second
+	readTimeout    = 5 * time.Second
+	writeTimeout   = 30 * time.Second // of one transaction
+	setUpTimeout   = 10 * time.Minute // with migrations, and the wait for another replica's
+	tendTimeout    = 5 * time.Minute
+	lockTimeout    = 5 * time.Second // tending gives way to what is under way, and comes again
+)
+
+// Bounds and defaults of Options.
+const (
+	DefaultRetentionDays = 30
+	MaxRetentionDays     = 400 // a partition for each: planning a query takes longer with their number
+	defaultReaders       = 4
+	defaultWriters       = 2
+	maxConnections       = 64
+)
+
+// Options of a Store.
+type Options struct {
+	// URL is of the form postgres://user:password@host:5432/database?sslmode=verify-full, or a list of keywords and
+	// values as libpq takes it. What it leaves out comes from the usual PG* variables.
+	URL string
+	// RetentionDays is for how many days a delivery is kept after it was made, 1 to MaxRetentionDays; up to a day more.
+	RetentionDays int
+	// Readers and Writers are how many connections are opened at most for each; 0 for a default. One more is in use
+	// now and then, to tend the schema.
+	Readers, Writers int
+	Log              *slog.Logger
+}
+
+// CheckURL tells what is wrong with an address, without repeating any of it: it may hold a password.
+func CheckURL(url string) error {
+	_, err := parse(url)
+	return err
+}
+
+func parse(url string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil || strings.TrimSpace(url) == "" {
+		return nil, errors.New("not an address of PostgreSQL: write postgres://user:password@host:5432/database, with " +
+			"characters other than letters and digits in a password percent-encoded")
+	}
+	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, connectTimeout)
+	// Plans that know their parameters: how many keys, and which partitions. It also gets along without state on the
+	// server between two transactions.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	parameter(config, "application_name", "nexus-webhooks")
+	return config, nil
+}
+
+// parameter sets what the address leaves open.
+func parameter(config *pgxpool.Config, name, value string) {
+	if _, ok := config.ConnConfig.RuntimeParams[name]; !ok {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
+}
+
+// Store keeps records in PostgreSQL. Its methods may be called by any number of goroutines.
+type Store struct {
+	log       *slog.Logger
+	retention time.Duration
+	config    *pgx.ConnConfig // for a connection outside the pools
+	readers   *pgxpool.Pool
+	writers   *pgxpool.Pool
+	state     state
+	known     partitions
+	clock     func(context.Context, querier) (time.Time, error)
+}
+
+// Open checks the options and makes a Store. It connects to nothing: Run does, and sets up what the other methods need.
+func Open(o Options) (*Store, error) {
+	if o.RetentionDays < 1 || o.RetentionDays > MaxRetentionDays {
+		return nil, fmt.Errorf("a retention of %d days is not between 1 and %d", o.RetentionDays, MaxRetentionDays)
+	}
+	for _, n := range []int{o.Readers, o.Writers} {
+		if n < 0 || n > maxConnections {
+			return nil, fmt.Errorf("%d connections are not between 1 and %d", n, maxConnections)
+		}
+	}
+	config, err := parse(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		log: o.Log, config: config.ConnConfig.Copy(), clock: serverTime,
+		retention: time.Duration(o.RetentionDays) * 24 * time.Hour,
+	}
+	s.state.lost = make(chan struct{}, 1)
+	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout); err != nil {
+		return nil, err
+	}
+	if s.writers, err = pool(config, cmp.Or(o.Writers, defaultWriters), writeTimeout); err != nil {
+		s.readers.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// pool makes a pool whose statements the server itself ends should our request to do so not reach it.
+func pool(base *pgxpool.Config, connections int, timeout time.Duration) (*pgxpool.Pool, error) {
+	config := base.Copy()
+	config.MaxConns = int32(connections) //nolint:gosec // bounded above
+	config.MinConns, config.MinIdleConns = 0, 0
+	milliseconds := strconv.FormatInt((timeout + time.Second).Milliseconds(), 10)
+	parameter(config, "statement_timeout", milliseconds)
+	parameter(config, "idle_in_transaction_session_timeout", milliseconds)
+	p, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, fmt.Errorf("make a pool of connections to PostgreSQL: %w", err)
+	}
+	return p, nil
+}
+
+// Close ends the connections, once the calls under way have ended.
+func (s *Store) Close() {
+	s.readers.Close()
+	s.writers.Close()
+}
