@@ -1,0 +1,324 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+type inner struct {
+	Max  *int32 `json:"max"`
+	Deep []struct {
+		Key string `json:"key"`
+	} `json:"deep"`
+}
+
+type body struct {
+	Name   string            `json:"name"`
+	Active *bool             `json:"active"`
+	Events []string          `json:"events"`
+	Inner  *inner            `json:"inner"`
+	Since  *time.Time        `json:"since"`
+	Labels map[string]string `json:"labels"`
+	Ratio  float64           `json:"ratio"`
+	Any    any               `json:"any"`
+	Raw    json.RawMessage   `json:"raw"`
+	hidden int               //nolint:unused // it must not be reachable
+	Not    string            `json:"-"`
+}
+
+func wantErrors(t *testing.T, p *Problem, status int, want ...string) {
+	t.Helper()
+	if p == nil {
+		t.Fatalf("no problem, want %d %q", status, want)
+	}
+	var got []string
+	for _, e := range p.Errors {
+		got = append(got, e.Field+": "+e.Message)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || p.Status != status {
+		t.Errorf("status %d, want %d; errors (-want +got):\n%s", p.Status, status, diff)
+	}
+}
+
+func TestBodiesThatFitAreRead(t *testing.T) {
+	text := `{"name":"ü","active":false,"events":["a","b"],"inner":{"max":7,"deep":[{"key":"k"}]},` +
+		`"since":"2026-01-02T03:04:05+01:00","labels":{"a":"b"},"ratio":1.5,"any":{"x":[1]},"raw":[ 1 ]}`
+	yes, max := false, int32(7)
+	var want, got body
+	if err := json.Unmarshal([]byte(text), &want); err != nil || *want.Active != yes || *want.Inner.Max != max {
+		t.Fatal(err)
+	}
+	if p := Unmarshal([]byte(text), &got); p != nil {
+		t.Fatalf("%+v", p)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(body{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEveryMistakeOfABodyIsNamed(t *testing.T) {
+	const fields = "active, any, events, inner, labels, name, ratio, raw, since"
+	for name, c := range map[string]struct {
+		text   string
+		status int
+		want   []string
+	}{
+		"an unknown field":               {`{"nam":"a"}`, 422, []string{"nam: is not known; the fields here are " + fields}},
+		"a field in another case":        {`{"Name":"a"}`, 422, []string{"Name: is not known; the fields here are " + fields}},
+		"the name of a Go field":         {`{"Not":"a"}`, 422, []string{"Not: is not known; the fields here are " + fields}},
+		"a field that JSON does not see": {`{"hidden":1}`, 422, []string{"hidden: is not known; the fields here are " + fields}},
+		"a field twice":                  {`{"name":"a","name":"b"}`, 422, []string{"name: is there twice: give it once"}},
+		"twice within a map":             {`{"labels":{"a":"b","a":"c"}}`, 422, []string{"labels.a: is there twice: give it once"}},
+		"an unknown field deep inside":   {`{"inner":{"deep":[{},{"k":1}]}}`, 422, []string{"inner.deep[1].k: is not known; the fields here are key"}},
+		"several": {
+			`{"name":1,"active":"yes","events":["a",2,null],"inner":[],"labels":{"a":1},"ratio":"x","since":"today"}`, 422,
+			[]string{
+				"name: must be a string, not 1", "active: must be true or false, not a string",
+				"events[1]: must be a string, not 2", "events[2]: must be a string, not null",
+				"inner: must be an object, not an array", "labels.a: must be a string, not 1",
+				"ratio: must be a number, not a string",
+				"since: must be a time in RFC 3339, such as 2026-01-02T15:04:05Z",
+			},
+		},
+		"a fraction":             {`{"inner":{"max":1.5}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 1.5"}},
+		"a number that is large": {`{"inner":{"max":2147483648}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 2147483648"}},
+		"a number that is huge":  {`{"ratio":1e999}`, 422, []string{"ratio: must be a number, not 1e999"}},
+		"an object for a string": {`{"name":{"a":1}}`, 422, []string{"name: must be a string, not an object"}},
+		"an array at the top":    {`[]`, 422, []string{": must be an object, not an array"}},
+		"null at the top":        {`null`, 422, []string{": must be an object, not null"}},
+		"nothing":                {``, 400, nil},
+		"text":                   {`name=a`, 400, nil},
+		"two values":             {`{} {}`, 400, nil},
+		"half a value":           {`{"name":"a`, 400, nil},
+		"invalid UTF-8":          {"{\"name\":\"\xff\"}", 400, nil},
+		"endless nesting":        {strings.Repeat("[", 100_000), 400, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantErrors(t, Unmarshal([]byte(c.text), &body{}), c.status, c.want...)
+		})
+	}
+}
+
+func TestMistakesAreBoundedInNumberAndSize(t *testing.T) {
+	long := strings.Repeat("ü", 100_000)
+	p := Unmarshal([]byte(`{"`+long+`":1,"events":[`+strings.Repeat("1,", 1000)+`1]}`), &body{})
+	if len(p.Errors) != maxMistakes || len(p.Errors[0].Field) > 2*maxNameShown || !utf8.ValidString(p.Errors[0].Field) {
+		t.Errorf("%d mistakes, the first at %q", len(p.Errors), p.Errors[0].Field)
+	}
+}
+
+func TestNullLeavesAFieldOut(t *testing.T) {
+	got := body{}
+	if p := Unmarshal([]byte(`{"name":null,"active":null,"inner":{"max":null},"since":null}`), &got); p != nil {
+		t.Fatalf("%+v", p)
+	}
+}
+
+func FuzzUnmarshal(f *testing.F) {
+	f.Add([]byte(`{"name":"a","inner":{"deep":[{"key":"k"}]},"since":"2026-01-02T03:04:05Z"}`))
+	f.Add([]byte(`{"any":{"a":[1,{"b":null}]},"labels":{"a":null}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var got, want body
+		p := Unmarshal(text, &got)
+		if p != nil {
+			if p.Status != 400 && p.Status != 422 {
+				t.Errorf("status %d", p.Status)
+			}
+			return
+		}
+		if err := json.Unmarshal(text, &want); err != nil || !utf8.Valid(text) {
+			t.Errorf("taken, although %v", err)
+		}
+	})
+}
+
+func TestParameters(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	type place struct {
+		ID string `json:"id"`
+	}
+	query := "name=a%20b&limit=7&active=True&since=2026-01-02T03:04:05Z&kind=two&cursor=" + Cursor(place{"x"})
+	p := Query(httptest.NewRequest("GET", "/x?"+query, nil))
+	var from place
+	if p.String("name") != "a b" || p.Int("limit", 1, 10, 5) != 7 || !p.Bool("active", false) || !p.Time("since").Equal(at) ||
+		p.Enum("kind", "one", "two") != "two" || !p.Cursor("cursor", &from) || from.ID != "x" || p.Problem() != nil {
+		t.Errorf("%+v %+v", p, p.Problem())
+	}
+	p = Query(httptest.NewRequest("GET", "/x", nil))
+	if p.String("name") != "" || p.Int("limit", 1, 10, 5) != 5 || !p.Bool("active", true) || !p.Time("since").IsZero() ||
+		p.Enum("kind", "one") != "" || p.Cursor("cursor", &from) || p.Problem() != nil {
+		t.Errorf("without parameters: %+v", p)
+	}
+}
+
+func TestEveryMistakeOfTheParametersIsNamed(t *testing.T) {
+	const extra = "is not a parameter of this call, which takes name, limit, active, since, kind, cursor"
+	for query, c := range map[string]struct {
+		status int
+		want   []string
+	}{
+		"nam=a":                           {422, []string{"nam: " + extra}},
+		"b=1&a=2":                         {422, []string{"a: " + extra, "b: " + extra}},
+		"name=a&name=b":                   {422, []string{"name: is there more than once: give it once"}},
+		"name=":                           {400, []string{"name: is empty: give it a value or leave it out"}},
+		"name=%ff":                        {400, []string{"name: is not UTF-8"}},
+		"%ff=1":                           {422, []string{"?: " + extra}},
+		"name=%zz":                        {400, []string{": the query is malformed: write it as name=value, with & between and special characters percent-encoded"}},
+		"limit=0":                         {400, []string{"limit: must be a whole number from 1 to 10"}},
+		"limit=11":                        {400, []string{"limit: must be a whole number from 1 to 10"}},
+		"limit=1.5":                       {400, []string{"limit: must be a whole number from 1 to 10"}},
+		"limit=99999999999999999999":      {400, []string{"limit: must be a whole number from 1 to 10"}},
+		"active=yes":                      {400, []string{"active: must be true or false"}},
+		"since=today":                     {400, []string{"since: must be a time in RFC 3339, such as 2026-01-02T15:04:05Z; a + in it is written %2B"}},
+		"since=2026-01-02T15:04:05+01:00": {400, []string{"since: must be a time in RFC 3339, such as 2026-01-02T15:04:05Z; a + in it is written %2B"}},
+		"kind=three":                      {400, []string{"kind: must be one of one, two"}},
+		"cursor=x":                        {400, []string{"cursor: is none that this list gave out: take it from a Link header, or leave it out to start anew"}},
+		"cursor=" + Cursor(map[string]int{"other": 1}): {400, []string{"cursor: is none that this list gave out: take it from a Link header, or leave it out to start anew"}},
+		"limit=0&active=x&nam=1":                       {400, []string{"limit: must be a whole number from 1 to 10", "active: must be true or false", "nam: " + extra}},
+	} {
+		t.Run(query, func(t *testing.T) {
+			p := Query(&http.Request{URL: httptest.NewRequest("GET", "/x?"+query, nil).URL})
+			var from struct{ ID string }
+			p.String("name")
+			p.Int("limit", 1, 10, 5)
+			p.Bool("active", false)
+			p.Time("since")
+			p.Enum("kind", "one", "two")
+			p.Cursor("cursor", &from)
+			wantErrors(t, p.Problem(), c.status, c.want...)
+		})
+	}
+}
+
+func TestTheNextPageKeepsTheParameters(t *testing.T) {
+	w := httptest.NewRecorder()
+	NextPage(w, httptest.NewRequest("GET", "/api/v1/things?limit=2&cursor=old&q=a%26b", nil), map[string]string{"id": "1"})
+	want := `</api/v1/things?cursor=` + Cursor(map[string]string{"id": "1"}) + `&limit=2&q=a%26b>; rel="next"`
+	if diff := cmp.Diff(want, w.Header().Get("Link")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// named knows only callers who show a name, and lets them do nothing.
+type named struct{}
+
+func (named) Authenticate(r *http.Request) (Caller, *Problem) {
+	if r.Header.Get("Authorization") == "" {
+		return nil, New(http.StatusUnauthorized, "show who you are")
+	}
+	return nobody{}, nil
+}
+
+func get(h http.Handler, method, path, name string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	if name != "" {
+		r.Header.Set("Authorization", name)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestRoutesAreServedToThoseWhoAreKnown(t *testing.T) {
+	serve := func(text string) Endpoint {
+		return func(w http.ResponseWriter, r *Request) int {
+			if r.Caller == nil || Refusal(r.Caller.May(r.Context(), Action{})).Status != http.StatusForbidden {
+				t.Error("there must be a caller, who may do nothing")
+			}
+			return JSON(w, http.StatusOK, text+r.PathValue("id"))
+		}
+	}
+	var observed []string
+	h := Handler([]Route{
+		{Method: "GET", Path: "/a/{id}", Serve: serve("get ")},
+		{Method: "DELETE", Path: "/a/{id}", Serve: serve("delete ")},
+		{Method: "POST", Path: "/a/all", Serve: serve("post all ")},
+		{Method: "GET", Path: "/open", Serve: serve("open"), Open: true},
+	}, HandlerOptions{Authenticator: named{}, Observe: func(route string, status int, _ time.Duration) {
+		observed = append(observed, fmt.Sprint(route, " ", status))
+	}})
+	for _, c := range []struct{ method, path, name, want, observed string }{
+		{"GET", "/a/1", "me", `200 "get 1"`, "/a/{id} 200"},
+		{"HEAD", "/a/1", "me", `200 "get 1"`, "/a/{id} 200"},
+		{"DELETE", "/a/1", "me", `200 "delete 1"`, "/a/{id} 200"},
+		{"GET", "/a/1", "", `401`, "/a/{id} 401"},
+		{"POST", "/a/all", "me", `200 "post all "`, "/a/all 200"},
+		{"GET", "/a/all", "me", `405`, "/a/all 405"},
+		{"PUT", "/a/1", "me", `405`, "/a/{id} 405"},
+		{"GET", "/open", "", `200 "open"`, "/open 200"},
+		{"GET", "/b", "me", `404`, "other 404"},
+		{"GET", "/a//1", "me", `404`, "other 404"},
+		{"GET", "/a/../open", "me", `404`, "other 404"},
+	} {
+		observed = nil
+		w := get(h, c.method, c.path, c.name)
+		if got := fmt.Sprint(w.Code, " ", w.Body); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s %s: %s, want %s", c.method, c.path, got, c.want)
+		}
+		if diff := cmp.Diff([]string{c.observed}, observed); diff != "" {
+			t.Errorf("%s %s (-want +got):\n%s", c.method, c.path, diff)
+		}
+		if allow := w.Header().Get("Allow"); (w.Code == 405) != (allow != "") {
+			t.Errorf("%s %s: Allow %q", c.method, c.path, allow)
+		}
+		if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") == "Bearer") {
+			t.Errorf("%s %s: WWW-Authenticate %q", c.method, c.path, w.Header().Get("WWW-Authenticate"))
+		}
+	}
+}
+
+func TestRefusalsOfAccess(t *testing.T) {
+	if p := Refusal(Anybody{}.May(context.Background(), Action{})); p != nil {
+		t.Errorf("anybody: %+v", p)
+	}
+	if p := Refusal(fmt.Errorf("ask: %w", &Denied{"you lack it"})); p.Status != 403 || p.Detail != "you lack it" {
+		t.Errorf("denied: %+v", p)
+	}
+	w := httptest.NewRecorder()
+	if Refusal(fmt.Errorf("ask 10.0.0.1: %w", ErrUnknown)).Write(w) != 503 || w.Header().Get("Retry-After") != "5" ||
+		strings.Contains(w.Body.String(), "10.0.0.1") {
+		t.Errorf("unknown: %d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+func TestBodiesThatAreRefusedUnread(t *testing.T) {
+	for name, c := range map[string]struct {
+		method, contentType, encoding, text string
+		status                              int
+	}{
+		"JSON":                           {"POST", "application/json; charset=UTF-8", "", `{}`, 0},
+		"no type":                        {"POST", "", "", `{}`, 415},
+		"a form":                         {"POST", "application/x-www-form-urlencoded", "", `{}`, 415},
+		"another charset":                {"POST", "application/json; charset=latin1", "", `{}`, 415},
+		"compressed":                     {"POST", "application/json", "gzip", `{}`, 415},
+		"a merge patch":                  {"PATCH", "application/merge-patch+json", "", `{}`, 0},
+		"a merge patch, but not patched": {"POST", "application/merge-patch+json", "", `{}`, 415},
+		"as large as may be":             {"POST", "application/json", "", `{"name":"12345678"}`, 0},
+		"too large":                      {"POST", "application/json", "", `{"name":"123456789"}`, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, length := range []int64{int64(len(c.text)), -1} {
+				r := httptest.NewRequest(c.method, "/", strings.NewReader(c.text))
+				r.ContentLength = length
+				r.Header = http.Header{"Content-Type": {c.contentType}, "Content-Encoding": {c.encoding}}
+				p := Decode(httptest.NewRecorder(), r, 19, &body{})
+				if (p == nil) != (c.status == 0) || (p != nil && p.Status != c.status) {
+					t.Errorf("length %d: %+v, want %d", length, p, c.status)
+				}
+			}
+		})
+	}
+}
