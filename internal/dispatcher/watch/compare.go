@@ -120,21 +120,32 @@ func (c *comparison) anyMissing(known map[string]bool) bool {
 	return false
 }
 
-// existing lists the IDs of all subscriptions from the Kubernetes API itself, none of its caches, in pages of one
-// consistent snapshot. An incomplete list is an error.
+// existing lists the IDs of all subscriptions that are followed, from the Kubernetes API itself, none of its caches. An
+// incomplete list is an error.
 func (c *comparison) existing(ctx context.Context) (map[string]bool, error) {
 	ids := map[string]bool{}
+	for _, namespace := range c.w.namespaces() {
+		if err := c.existingIn(ctx, namespace, ids); err != nil {
+			return nil, fmt.Errorf("list the subscriptions that exist: %w", err)
+		}
+	}
+	return ids, nil
+}
+
+// existingIn adds those of a namespace, read in pages of one consistent snapshot.
+func (c *comparison) existingIn(ctx context.Context, namespace string, ids map[string]bool) error {
+	subscriptions := c.w.live(namespace)
 	options := metav1.ListOptions{Limit: comparePage}
 	for {
-		page, err := c.w.live.List(ctx, options)
+		page, err := subscriptions.List(ctx, options)
 		if err != nil {
-			return nil, fmt.Errorf("list the subscriptions that exist: %w", err)
+			return err
 		}
 		for i := range page.Items {
 			ids[event.SubscriptionID(string(page.Items[i].UID))] = true
 		}
 		if options.Continue = page.Continue; options.Continue == "" {
-			return ids, nil
+			return nil
 		}
 	}
 }

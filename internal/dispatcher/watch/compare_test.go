@@ -11,7 +11,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
 	"nexus.io/webhooks/internal/routing"
@@ -50,7 +49,7 @@ func TestAbsenceFromAListIsNotBelieved(t *testing.T) {
 	sub := b.subscribe("present")
 	b.ready()
 	eventually(t, "the first comparison", func() bool { _, listed := b.queue.counts(); return listed > 0 })
-	store := b.w.objects.subscriptions.GetStore()
+	store := b.w.objects.places[metav1.NamespaceAll].subscriptions.GetStore()
 	item, _, _ := store.GetByKey(keyOf(sub).String())
 	b.must(store.Delete(item))
 	_, before := b.queue.counts()
@@ -65,7 +64,6 @@ func TestAbsenceFromAListIsNotBelieved(t *testing.T) {
 
 // listing plays the Kubernetes API in comparisons: these pages, then an error, or else nothing there.
 type listing struct {
-	metadata.Getter
 	pages []*metav1.PartialObjectMetadataList
 	err   error
 }
@@ -102,7 +100,7 @@ func TestComparisonCancelsOnlyWhatIsCertain(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, nil)
-			b.w.live = c.live
+			b.w.live = func(string) lister { return c.live }
 			for i := range c.known {
 				b.queue.put(fmt.Sprintf("sub_%d", i))
 			}
@@ -122,11 +120,11 @@ func TestComparisonCancelsOnlyWhatIsCertain(t *testing.T) {
 
 func TestRouteOfWhatIsGoneLeavesTheTableBeforeItIsCancelled(t *testing.T) {
 	b := newBench(t, func(o *Options) { o.ConfirmAfter = time.Hour })
-	b.w.live = &listing{}
+	b.w.live = func(string) lister { return &listing{} }
 	sub := b.subscribe("vanished")
 	b.ready()
 	eventually(t, "the first comparison", func() bool { _, listed := b.queue.counts(); return listed > 0 })
-	store := b.w.objects.subscriptions.GetStore()
+	store := b.w.objects.places[metav1.NamespaceAll].subscriptions.GetStore()
 	item, _, _ := store.GetByKey(keyOf(sub).String())
 	b.must(store.Delete(item))
 	subscriptionHandler{b.w}.OnDelete(cache.DeletedFinalStateUnknown{Key: keyOf(sub).String(), Obj: item})

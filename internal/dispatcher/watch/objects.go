@@ -26,10 +26,16 @@ const complainEvery = time.Minute
 
 // objects caches the subscriptions, and the Secrets that have opted in, as the Kubernetes API tells of them.
 type objects struct {
+	places  map[string]*place // by namespace; one for all of them under metav1.NamespaceAll
+	handled []cache.DoneChecker
+}
+
+// place is the caches of one namespace, or of all.
+type place struct {
 	subscriptions cache.SharedIndexInformer
 	byType        cache.SharedIndexInformer // Secrets that opted in by their type
 	byLabel       cache.SharedIndexInformer // and by their label; a Secret may be in both
-	handled       []cache.DoneChecker
+	namespaces    cache.SharedIndexInformer // nil where nobody asks what they grant
 }
 
 // What is watched, as the log names it.
@@ -37,6 +43,7 @@ const (
 	watchedSubscriptions = "subscriptions"
 	watchedByType        = "signing keys"
 	watchedByLabel       = "readable Secrets"
+	watchedNamespaces    = "namespaces"
 )
 
 // newObjects makes caches that mark in w's changes what changed, and tell w's trouble what keeps them from it.
@@ -51,31 +58,50 @@ func newObjects(config *rest.Config, w *Watcher) (*objects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the Kubernetes API: %w", err)
 	}
-	secrets := core.CoreV1().RESTClient()
-	o := &objects{
-		subscriptions: informer(w.trouble.patient(watchedSubscriptions, cache.NewFilteredListWatchFromClient(
-			subscriptions, v1alpha1.SubscriptionResource.Resource, metav1.NamespaceAll, func(*metav1.ListOptions) {},
-		)), &v1alpha1.WebhookSubscription{}),
-		byType: informer(w.trouble.patient(watchedByType, cache.NewFilteredListWatchFromClient(
-			secrets, "secrets", metav1.NamespaceAll, func(l *metav1.ListOptions) {
-				l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
-			},
-		)), &corev1.Secret{}),
-		byLabel: informer(w.trouble.patient(watchedByLabel, cache.NewFilteredListWatchFromClient(
-			secrets, "secrets", metav1.NamespaceAll, func(l *metav1.ListOptions) {
-				l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
-			},
-		)), &corev1.Secret{}),
-	}
-	err = errors.Join(
-		o.prepare(o.subscriptions, subscriptionHandler{w}, w.trouble, watchedSubscriptions),
-		o.prepare(o.byType, secretHandler{w}, w.trouble, watchedByType),
-		o.prepare(o.byLabel, secretHandler{w}, w.trouble, watchedByLabel),
-	)
-	if err != nil {
-		return nil, err
+	o := &objects{places: map[string]*place{}}
+	for _, namespace := range w.namespaces() {
+		if err := o.add(namespace, subscriptions, core.CoreV1().RESTClient(), w); err != nil {
+			return nil, err
+		}
 	}
 	return o, nil
+}
+
+// add makes the caches of a namespace.
+func (o *objects) add(namespace string, subscriptions, core rest.Interface, w *Watcher) error {
+	named := func(watched string) string {
+		if namespace == metav1.NamespaceAll {
+			return watched
+		}
+		return watched + " of " + namespace
+	}
+	listed := func(from rest.Interface, resource, watched string, narrow func(*metav1.ListOptions)) cache.ListerWatcher {
+		return w.trouble.patient(named(watched), cache.NewFilteredListWatchFromClient(from, resource, namespace, narrow))
+	}
+	p := &place{
+		subscriptions: informer(listed(subscriptions, v1alpha1.SubscriptionResource.Resource, watchedSubscriptions,
+			func(*metav1.ListOptions) {}), &v1alpha1.WebhookSubscription{}),
+		byType: informer(listed(core, "secrets", watchedByType, func(l *metav1.ListOptions) {
+			l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
+		}), &corev1.Secret{}),
+		byLabel: informer(listed(core, "secrets", watchedByLabel, func(l *metav1.ListOptions) {
+			l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
+		}), &corev1.Secret{}),
+	}
+	o.places[namespace] = p
+	return errors.Join(
+		o.prepare(p.subscriptions, subscriptionHandler{w}, w.trouble, named(watchedSubscriptions)),
+		o.prepare(p.byType, secretHandler{w}, w.trouble, named(watchedByType)),
+		o.prepare(p.byLabel, secretHandler{w}, w.trouble, named(watchedByLabel)),
+	)
+}
+
+// place is the caches that hold what lies in a namespace, nil where it is not watched.
+func (o *objects) place(namespace string) *place {
+	if all := o.places[metav1.NamespaceAll]; all != nil {
+		return all
+	}
+	return o.places[namespace]
 }
 
 func subscriptionClient(config *rest.Config) (rest.Interface, error) {
@@ -121,7 +147,14 @@ func (o *objects) prepare(
 }
 
 func (o *objects) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{o.subscriptions, o.byType, o.byLabel}
+	var all []cache.SharedIndexInformer
+	for _, p := range o.places {
+		all = append(all, p.subscriptions, p.byType, p.byLabel)
+		if p.namespaces != nil {
+			all = append(all, p.namespaces)
+		}
+	}
+	return all
 }
 
 func (o *objects) run(ctx context.Context) {
@@ -145,7 +178,11 @@ func (o *objects) waitForSync(ctx context.Context) bool {
 }
 
 func (o *objects) subscription(k key) *v1alpha1.WebhookSubscription {
-	item, ok, err := o.subscriptions.GetStore().GetByKey(k.String())
+	p := o.place(k.namespace)
+	if p == nil {
+		return nil
+	}
+	item, ok, err := p.subscriptions.GetStore().GetByKey(k.String())
 	if err != nil || !ok {
 		return nil
 	}
@@ -155,7 +192,11 @@ func (o *objects) subscription(k key) *v1alpha1.WebhookSubscription {
 
 // secret is a routing.SecretGetter.
 func (o *objects) secret(namespace, name string) *corev1.Secret {
-	for _, i := range []cache.SharedIndexInformer{o.byType, o.byLabel} {
+	p := o.place(namespace)
+	if p == nil {
+		return nil
+	}
+	for _, i := range []cache.SharedIndexInformer{p.byType, p.byLabel} {
 		item, ok, err := i.GetStore().GetByKey(key{namespace, name}.String())
 		if secret, is := item.(*corev1.Secret); err == nil && ok && is {
 			return secret

@@ -44,6 +44,8 @@ type Options struct {
 	Queue  Queue
 	// Defaults are for what a subscription's spec leaves out.
 	Defaults routing.Defaults
+	// Namespaces are those to follow, as somebody who may do so in each of them; none follows all.
+	Namespaces []string
 	// MaxBacklog bounds the deliveries that wait for one subscription.
 	MaxBacklog int
 	// Log defaults to slog.Default().
@@ -92,7 +94,7 @@ type Watcher struct {
 	log     *slog.Logger
 	objects *objects
 	trouble *trouble
-	live    metadata.Getter // reads past the caches
+	live    func(namespace string) lister // reads past the caches
 
 	table      atomic.Pointer[routing.Table]
 	loaded     atomic.Bool
@@ -107,6 +109,11 @@ type Watcher struct {
 	listenerID int
 }
 
+// lister lists the metadata of subscriptions.
+type lister interface {
+	List(ctx context.Context, options metav1.ListOptions) (*metav1.PartialObjectMetadataList, error)
+}
+
 // New makes a Watcher that follows nothing until Run.
 func New(options Options) (*Watcher, error) {
 	options.setDefaults()
@@ -117,7 +124,9 @@ func New(options Options) (*Watcher, error) {
 	w := &Watcher{
 		options: options,
 		log:     options.Log,
-		live:    client.Resource(v1alpha1.SubscriptionResource),
+		live: func(namespace string) lister {
+			return client.Resource(v1alpha1.SubscriptionResource).Namespace(namespace)
+		},
 		changes: newPending(),
 		doubt:   make(chan struct{}, 1),
 	}
@@ -129,6 +138,14 @@ func New(options Options) (*Watcher, error) {
 	w.worker = newWorker(w)
 	w.gone = newCanceller(w)
 	return w, nil
+}
+
+// namespaces lists what is followed, one by one: all namespaces are metav1.NamespaceAll.
+func (w *Watcher) namespaces() []string {
+	if len(w.options.Namespaces) == 0 {
+		return []string{metav1.NamespaceAll}
+	}
+	return w.options.Namespaces
 }
 
 // Run follows the cluster until ctx ends, which is its only end: every trouble is retried.
