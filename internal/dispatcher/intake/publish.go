@@ -40,7 +40,7 @@ type entry struct {
 func (h *handler) publishEvent(w http.ResponseWriter, r *rest.Request) int {
 	x := h.exchange()
 	defer h.release(x)
-	key, table, p := h.begin(w, r.Request, x, h.Limits.MaxEventBytes)
+	key, table, p := h.begin(w, r, x, h.Limits.MaxEventBytes)
 	if p != nil {
 		return p.Write(w)
 	}
@@ -61,7 +61,7 @@ func (h *handler) publishEvent(w http.ResponseWriter, r *rest.Request) int {
 func (h *handler) publishBatch(w http.ResponseWriter, r *rest.Request) int {
 	x := h.exchange()
 	defer h.release(x)
-	key, table, p := h.begin(w, r.Request, x, h.Limits.MaxBatchBytes)
+	key, table, p := h.begin(w, r, x, h.Limits.MaxBatchBytes)
 	if p != nil {
 		return p.Write(w)
 	}
@@ -84,14 +84,20 @@ func (h *handler) publishBatch(w http.ResponseWriter, r *rest.Request) int {
 	return rest.Answer(w, http.StatusAccepted, x.answer)
 }
 
+// publishing is what a publisher must be allowed to do: events lie in no namespace, since they reach subscriptions of all.
+var publishing = rest.Action{Verb: "create", Resource: "events"}
+
 // begin does what every publishing request needs first.
-func (h *handler) begin(w http.ResponseWriter, r *http.Request, x *exchange, limit int64) (
+func (h *handler) begin(w http.ResponseWriter, r *rest.Request, x *exchange, limit int64) (
 	key string, table *routing.Table, p *rest.Problem,
 ) {
+	if p = rest.Refusal(r.Caller.May(r.Context(), publishing)); p != nil {
+		return "", nil, p
+	}
 	if key, p = idempotencyKey(r.Header); p != nil {
 		return "", nil, p
 	}
-	if p = h.read(w, r, x, limit); p != nil {
+	if p = h.read(w, r.Request, x, limit); p != nil {
 		return "", nil, p
 	}
 	if table = h.Table(); table == nil {
