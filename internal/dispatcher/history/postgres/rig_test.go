@@ -33,8 +33,13 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer server.Close()
-	return m.Run()
+	failed := m.Run()
+	server.Close()
+	if err := goleak.Find(); failed == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return failed
 }
 
 const patience = 20 * time.Second
@@ -65,7 +70,6 @@ func openRig(t *testing.T, url string) *rig {
 
 func unstartedRig(t *testing.T, url string) *rig {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t, goleak.IgnoreAnyFunction("nexus.io/webhooks/test/postgrestest.(*Server).Restart.func1")) })
 	store, err := postgres.Open(postgres.Options{URL: url, RetentionDays: 7, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -168,4 +172,17 @@ func records(n int, at time.Time) []history.Record {
 		made[i] = record(at)
 	}
 	return made
+}
+
+// lockTable keeps everybody from the table until the function that it returns is called.
+func lockTable(t *testing.T, url string) (release func()) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE nexus_webhooks.deliveries"); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = conn.Close(context.Background()) }
 }
