@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nexus.io/webhooks/api/v1alpha1"
 	"nexus.io/webhooks/internal/event"
@@ -20,9 +19,16 @@ import (
 // SecretGetter finds a Secret that has opted in to being read, nil if there is none of that name.
 type SecretGetter func(namespace, name string) *corev1.Secret
 
+// Sources are what Compile looks at beside a subscription. Secret is required.
+type Sources struct {
+	Secret SecretGetter
+	// Now decides which keys are still valid.
+	Now time.Time
+}
+
 // Compile makes the route of a subscription, with d where its spec says nothing. It always makes one: what cannot be
 // sent, for want of a Secret or for what its spec says, is a route with a Hold, whose events wait.
-func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults) *Route {
+func Compile(sub *v1alpha1.WebhookSubscription, from Sources, d Defaults) *Route {
 	spec := &sub.Spec
 	r := &Route{
 		ID:            event.SubscriptionID(string(sub.UID)),
@@ -44,7 +50,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, secret SecretGetter, d Defaults)
 		r.Hold, r.HoldDetail = reason, message // and without keys: there is nothing to sign
 		return r
 	}
-	compileSecrets(r, sub, secret)
+	compileSecrets(r, sub, from)
 	return r
 }
 
@@ -101,13 +107,10 @@ func seconds(set *int32, otherwise time.Duration) time.Duration {
 type hold struct{ reason, detail string }
 
 // compileSecrets fills in what comes from Secrets, or says in Hold why it cannot.
-func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, secret SecretGetter) {
-	key, problem := signingKey(sub, secret)
-	if problem == nil {
-		r.Keys = [][]byte{key}
-	}
+func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, from Sources) {
+	problem := compileKeys(r, sub, from)
 	for _, h := range sub.Spec.Headers {
-		header, p := compileHeader(sub, h, secret)
+		header, p := compileHeader(sub, h, from)
 		if p == nil {
 			r.Headers = append(r.Headers, header)
 		} else if problem == nil {
@@ -119,27 +122,7 @@ func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, secret SecretGe
 	}
 }
 
-func signingKey(sub *v1alpha1.WebhookSubscription, secret SecretGetter) ([]byte, *hold) {
-	ref := sub.SigningKey()
-	// Whoever can make a Secret of that name must not choose the key of a subscription that did not name it.
-	if s := secret(sub.Namespace, ref.Name); sub.GeneratesSigningKey() && s != nil && !metav1.IsControlledBy(s, sub) {
-		return nil, &hold{v1alpha1.ReasonSecretConflict,
-			fmt.Sprintf("Secret %q does not belong to this subscription: delete or rename it, "+
-				"or name it in spec.signing.secretRef", ref.Name)}
-	}
-	value, problem := lookUp(sub, ref, v1alpha1.SecretSigns, secret)
-	if problem != nil {
-		return nil, problem
-	}
-	if n := len(value); n < v1alpha1.MinSigningKeyLength || n > v1alpha1.MaxSigningKeyLength {
-		return nil, &hold{v1alpha1.ReasonSecretKeyInvalid,
-			fmt.Sprintf("key %q of Secret %q has %d bytes; a signing key has %d to %d", ref.Key, ref.Name, n,
-				v1alpha1.MinSigningKeyLength, v1alpha1.MaxSigningKeyLength)}
-	}
-	return value, nil
-}
-
-func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, secret SecretGetter) (Header, *hold) {
+func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, from Sources) (Header, *hold) {
 	if h.ValueFrom == nil {
 		header := Header{Name: h.Name}
 		if h.Value != nil {
@@ -148,7 +131,7 @@ func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, secret 
 		return header, nil
 	}
 	ref := h.ValueFrom.SecretKeyRef
-	value, problem := lookUp(sub, ref, v1alpha1.SecretInHeader, secret)
+	value, problem := lookUp(sub, ref, v1alpha1.SecretInHeader, from)
 	if problem != nil {
 		return Header{}, problem
 	}
@@ -163,9 +146,9 @@ func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, secret 
 
 // lookUp reads a key of a Secret that the subscription may use in this way.
 func lookUp(
-	sub *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference, use v1alpha1.SecretUse, secret SecretGetter,
+	sub *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference, use v1alpha1.SecretUse, from Sources,
 ) ([]byte, *hold) {
-	s := secret(sub.Namespace, ref.Name)
+	s := from.Secret(sub.Namespace, ref.Name)
 	if s == nil {
 		return nil, &hold{v1alpha1.ReasonSecretNotFound,
 			fmt.Sprintf("Secret %q is not there, or has not opted in to being read", ref.Name)}
@@ -180,9 +163,12 @@ func lookUp(
 	return s.Data[ref.Key], nil
 }
 
-// SecretNames lists the Secrets that a subscription refers to, each once.
+// SecretNames lists the Secrets on which the route of a subscription depends, each once.
 func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 	names := []string{sub.SigningKey().Name}
+	if !sub.GeneratesSigningKey() {
+		names = append(names, v1alpha1.SeenSecretName(sub.Name), v1alpha1.GeneratedSecretName(sub.Name))
+	}
 	for _, h := range sub.Spec.Headers {
 		if h.ValueFrom != nil {
 			names = append(names, h.ValueFrom.SecretKeyRef.Name)

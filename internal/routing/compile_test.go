@@ -19,6 +19,8 @@ import (
 
 const signingKeyText = "0123456789abcdef0123456789abcdef"
 
+var now = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
 var defaults = Defaults{RatePerMinute: 60, MaxInFlight: 10, Timeout: 30 * time.Second,
 	Retry: Retry{MaxRetries: 5, InitialDelay: 5 * time.Second, MaxDelay: time.Hour}}
 
@@ -54,15 +56,15 @@ func readable(name string, data map[string]string) *corev1.Secret {
 	return s
 }
 
-func getter(secrets ...*corev1.Secret) SecretGetter {
-	return func(namespace, name string) *corev1.Secret {
+func getter(secrets ...*corev1.Secret) Sources {
+	return Sources{Now: now, Secret: func(namespace, name string) *corev1.Secret {
 		for _, s := range secrets {
 			if s.Namespace == namespace && s.Name == name {
 				return s
 			}
 		}
 		return nil
-	}
+	}}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -278,6 +280,10 @@ func TestSecretNamesListsEachReferenceOnce(t *testing.T) {
 		}
 	})
 	if diff := cmp.Diff([]string{"a", "b", "ci-signing"}, SecretNames(sub)); diff != "" {
+		t.Error(diff)
+	}
+	sub.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "own"}}
+	if diff := cmp.Diff([]string{"a", "b", "ci-signing", "ci-signing-seen", "own"}, SecretNames(sub)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -43,7 +43,8 @@ type Route struct {
 	RatePerMinute int
 	MaxInFlight   int
 	Retry         Retry
-	Keys          [][]byte // signing keys, the current one first; empty only with Hold
+	Keys          [][]byte  // signing keys, the current one first, at most two; empty only with Hold
+	PreviousUntil time.Time // when the second key stops; zero without one, and where nobody has set a time yet
 	Headers       []Header
 }
 

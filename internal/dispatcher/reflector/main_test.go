@@ -171,7 +171,8 @@ func newMemorySource() *memorySource {
 
 // route makes this the object of a route, and tells listeners.
 func (s *memorySource) route(sub *v1alpha1.WebhookSubscription) string {
-	r := routing.Compile(sub, func(string, string) *corev1.Secret { return signingSecret(sub) }, routing.Defaults{})
+	secret := func(string, string) *corev1.Secret { return signingSecret(sub) }
+	r := routing.Compile(sub, routing.Sources{Secret: secret}, routing.Defaults{})
 	s.mu.Lock()
 	s.objects[r.ID] = sub.DeepCopy()
 	s.table = s.table.With([]*routing.Route{r}, nil)

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"nexus.io/webhooks/api/v1alpha1"
+	"nexus.io/webhooks/internal/routing"
 )
 
 // complainEvery bounds how often a lasting trouble is logged.
@@ -89,7 +90,13 @@ func (o *objects) add(namespace string, subscriptions, core rest.Interface, w *W
 		}), &corev1.Secret{}),
 	}
 	o.places[namespace] = p
-	return errors.Join(
+	var err error
+	if w.options.RequireGrants {
+		p.namespaces = informer(w.trouble.patient(named(watchedNamespaces), namespaceSource(core, namespace)),
+			&corev1.Namespace{})
+		err = o.prepare(p.namespaces, namespaceHandler{w}, w.trouble, named(watchedNamespaces))
+	}
+	return errors.Join(err,
 		o.prepare(p.subscriptions, subscriptionHandler{w}, w.trouble, named(watchedSubscriptions)),
 		o.prepare(p.byType, secretHandler{w}, w.trouble, named(watchedByType)),
 		o.prepare(p.byLabel, secretHandler{w}, w.trouble, named(watchedByLabel)),
@@ -190,6 +197,11 @@ func (o *objects) subscription(k key) *v1alpha1.WebhookSubscription {
 	return sub
 }
 
+// sources are what routes are compiled from, as the caches have it.
+func (o *objects) sources(now time.Time) routing.Sources {
+	return routing.Sources{Secret: o.secret, Now: now}
+}
+
 // secret is a routing.SecretGetter.
 func (o *objects) secret(namespace, name string) *corev1.Secret {
 	p := o.place(namespace)
@@ -214,9 +226,18 @@ func strip(item any) (any, error) {
 		o.ManagedFields = nil
 		delete(o.Annotations, lastApplied)
 	case *corev1.Secret:
-		o.ManagedFields, o.Annotations = nil, nil
+		o.ManagedFields, o.Annotations = nil, keysOverlap(o.Annotations)
 	}
 	return item, nil
+}
+
+// keysOverlap is what routes depend on of a Secret's annotations.
+func keysOverlap(annotations map[string]string) map[string]string {
+	until, ok := annotations[v1alpha1.AnnotationPreviousValidUntil]
+	if !ok {
+		return nil
+	}
+	return map[string]string{v1alpha1.AnnotationPreviousValidUntil: until}
 }
 
 // subscriptionHandler marks subscriptions whose route may have changed.

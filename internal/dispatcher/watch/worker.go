@@ -28,12 +28,14 @@ type worker struct {
 	w         *Watcher
 	routes    map[key]string // IDs of the routes in the table
 	refers    *references
+	endings   *endings
 	complains *rate.Sometimes
 }
 
 func newWorker(w *Watcher) *worker {
 	return &worker{
-		w: w, routes: map[key]string{}, refers: newReferences(), complains: &rate.Sometimes{Interval: complainEvery},
+		w: w, routes: map[key]string{}, refers: newReferences(), endings: newEndings(),
+		complains: &rate.Sometimes{Interval: complainEvery},
 	}
 }
 
@@ -62,6 +64,8 @@ func (k *worker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-k.w.changes.wake:
+			k.persist(ctx)
+		case <-k.endings.next():
 			k.persist(ctx)
 		}
 	}
@@ -92,6 +96,9 @@ func (k *worker) apply(ctx context.Context, b batch) error {
 			b.touch(sub, false)
 		}
 	}
+	for _, sub := range k.endings.until(time.Now(), batchSize) {
+		b.touch(sub, false)
+	}
 	removed, cancelled := k.removals(b)
 	k.w.publish(nil, removed)
 	k.w.gone.add(cancelled)
@@ -114,6 +121,7 @@ func (k *worker) removals(b batch) (removed, cancelled []string) {
 		removed = append(removed, id)
 		delete(k.routes, at)
 		k.refers.set(at, nil)
+		k.endings.set(at, time.Time{})
 	}
 	for uid, d := range b.deleted {
 		if route := k.route(d.at); route != nil && route.UID == uid {
@@ -153,7 +161,9 @@ func (k *worker) upserts(touched map[key]bool) ([]*routing.Route, []queue.Limits
 		}
 		names := routing.SecretNames(sub)
 		k.refers.set(at, names)
-		current, next := k.route(at), routing.Compile(sub, k.w.objects.secret, k.w.options.Defaults)
+		current, next := k.route(at), routing.Compile(sub, k.w.objects.sources(time.Now()), k.w.options.Defaults)
+		next.Restrict(k.w.objects.grant(at.namespace))
+		k.endings.set(at, next.PreviousUntil)
 		changed := current == nil || !current.Equal(next)
 		if changed {
 			upserts = append(upserts, next)
