@@ -20,15 +20,16 @@ const (
 	shapes = 1 << iota // how many there are
 )
 
-func shapeOf(f Filter) shape {
+// shapeOf tells it of what a route is found under, "" being anything.
+func shapeOf(projects, teams, severities []string) shape {
 	var s shape
-	if f.Project != "" {
+	if len(projects) > 0 && projects[0] != "" {
 		s |= byProject
 	}
-	if f.Team != "" {
+	if len(teams) > 0 && teams[0] != "" {
 		s |= byTeam
 	}
-	if len(f.Severities) > 0 {
+	if len(severities) > 0 {
 		s |= bySeverity
 	}
 	return s

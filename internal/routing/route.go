@@ -37,6 +37,7 @@ type Route struct {
 	// Events are the patterns (build.completed, build.*, *). At most one of them matches an event.
 	Events []string
 	Filter Filter
+	Grant  *Grant // of the Namespace, nil where nobody asked for one: see Restrict
 
 	Endpoint      *url.URL      // nil where the spec's URL is none; never changed
 	Timeout       time.Duration // of one attempt, to the last byte of the response

@@ -86,7 +86,9 @@ func (t *Table) remove(id string) {
 
 // count adds n times the route to the usage of its patterns.
 func (t *Table) count(r *Route, n int) {
-	shape, perPattern := shapeOf(r.Filter), max(1, len(r.Filter.Severities))
+	projects, teams := r.wanted()
+	shape := shapeOf(projects, teams, r.Filter.Severities)
+	perPattern := len(projects) * len(teams) * max(1, len(r.Filter.Severities))
 	for _, pattern := range r.Events {
 		u, _ := t.usage.Get(usage{pattern: pattern})
 		u.pattern = pattern
@@ -101,7 +103,8 @@ func (t *Table) count(r *Route, n int) {
 }
 
 // Match finds the active routes that want an event of this type with these attributes, each once, in no particular
-// order. At most 3 patterns × 8 shapes of a filter are looked up; each entry found there is a match.
+// order. At most 3 patterns × 8 shapes of a filter are looked up; each entry found there is a match, but for routes whose
+// Namespace grants more than maxExpanded things.
 func (t *Table) Match(eventType string, a event.Attributes) []*Route {
 	var found []*Route
 	for _, pattern := range patternsOf(eventType) {
@@ -111,7 +114,7 @@ func (t *Table) Match(eventType string, a event.Attributes) []*Route {
 		}
 		for s := shape(0); s < shapes; s++ {
 			if wanted, ok := s.key(pattern, a); ok && u.entries[s] > 0 {
-				found = t.collect(found, wanted)
+				found = t.collect(found, wanted, a)
 			}
 		}
 	}
@@ -120,13 +123,13 @@ func (t *Table) Match(eventType string, a event.Attributes) []*Route {
 
 // collect appends the routes that ask for exactly this. Entries of another key can lie between them only if its hash
 // is the same.
-func (t *Table) collect(found []*Route, wanted key) []*Route {
+func (t *Table) collect(found []*Route, wanted key, a event.Attributes) []*Route {
 	sum := wanted.hash(t.hash)
 	t.index.Ascend(entry{sum: sum, route: before}, func(e entry) bool {
 		if e.sum != sum {
 			return false
 		}
-		if e.key() == wanted {
+		if e.key == wanted && e.route.Grant.Refuses(a) == "" {
 			found = append(found, e.route)
 		}
 		return true
@@ -174,12 +177,11 @@ type usage struct {
 	entries [shapes]int
 }
 
-// entry is one thing that an active route asks for: a route has one per pattern and severity.
+// entry is one thing that an active route asks for: a route has one per pattern, severity, and what its Namespace grants.
 type entry struct {
-	sum      uint64 // hash of the key: the order of the index, cheap to compare
-	route    *Route
-	pattern  string
-	severity string
+	sum   uint64 // hash of the key: the order of the index, cheap to compare
+	route *Route
+	key
 }
 
 // before comes before every route in the order of the index.
@@ -190,25 +192,36 @@ func entryLess(a, b entry) bool {
 		return a.sum < b.sum
 	}
 	return cmp.Or(cmp.Compare(a.route.ID, b.route.ID), cmp.Compare(a.pattern, b.pattern),
-		cmp.Compare(a.severity, b.severity)) < 0
-}
-
-func (e entry) key() key {
-	return key{e.pattern, e.route.Filter.Project, e.route.Filter.Team, e.severity}
+		cmp.Compare(a.severity, b.severity), cmp.Compare(a.project, b.project), cmp.Compare(a.team, b.team)) < 0
 }
 
 // entries lists what a route asks for.
 func (t *Table) entries(r *Route) iter.Seq[entry] {
 	severities := r.Filter.Severities
 	if len(severities) == 0 {
-		severities = []string{""}
+		severities = anything
 	}
+	projects, teams := r.wanted()
 	return func(yield func(entry) bool) {
 		for _, pattern := range r.Events {
 			for _, severity := range severities {
-				e := entry{route: r, pattern: pattern, severity: severity}
-				e.sum = e.key().hash(t.hash)
-				if !yield(e) {
+				for k := range pairs(projects, teams) {
+					k.pattern, k.severity = pattern, severity
+					if !yield(entry{k.hash(t.hash), r, k}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// pairs lists every project with every team.
+func pairs(projects, teams []string) iter.Seq[key] {
+	return func(yield func(key) bool) {
+		for _, project := range projects {
+			for _, team := range teams {
+				if !yield(key{project: project, team: team}) {
 					return
 				}
 			}

@@ -10,6 +10,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -46,14 +47,19 @@ type Options struct {
 	Defaults routing.Defaults
 	// Namespaces are those to follow, as somebody who may do so in each of them; none follows all.
 	Namespaces []string
+	// RequireGrants gives a subscription only the events that the annotations of its Namespace grant. It takes the right
+	// to get and watch Namespaces (in each of Namespaces, or else to list them too).
+	RequireGrants bool
 	// MaxBacklog bounds the deliveries that wait for one subscription.
 	MaxBacklog int
 	// Log defaults to slog.Default().
 	Log *slog.Logger
-	// CompareEvery is how often the queue's subscriptions are compared with the table. Default: 5 minutes.
+	// CompareEvery is how often the queue's subscriptions are compared with the table. Default: 5 minutes, 15 where
+	// Namespaces are named.
 	CompareEvery time.Duration
 	// ConfirmAfter is how long a subscription must be missing before its deliveries are cancelled, where nobody saw it
-	// being deleted. Default: 30 seconds.
+	// being deleted. Default: 30 seconds, or 15 minutes where Namespaces are named: while a change of them is rolled out,
+	// the queue knows subscriptions that some replicas do not follow.
 	ConfirmAfter time.Duration
 	// QueueUsable is closed once the Queue may be called; the caches fill before. Default: at once.
 	QueueUsable <-chan struct{}
@@ -64,6 +70,7 @@ type Options struct {
 const (
 	defaultCompareEvery = 5 * time.Minute
 	defaultConfirmAfter = 30 * time.Second
+	defaultRolloutTime  = 15 * time.Minute
 	defaultRetryAtMost  = 5 * time.Second
 	retryAtFirst        = 100 * time.Millisecond
 )
@@ -71,6 +78,10 @@ const (
 func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if len(o.Namespaces) > 0 {
+		o.CompareEvery = cmp.Or(o.CompareEvery, defaultRolloutTime)
+		o.ConfirmAfter = cmp.Or(o.ConfirmAfter, defaultRolloutTime)
 	}
 	if o.CompareEvery == 0 {
 		o.CompareEvery = defaultCompareEvery
