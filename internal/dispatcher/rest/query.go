@@ -56,6 +56,9 @@ func (p *Params) value(name string) string {
 	return ""
 }
 
+// Wrong adds what is wrong with the value of a parameter that was read, which makes the problem a 400.
+func (p *Params) Wrong(name, message string) { p.malformed(name, message) }
+
 // String returns a parameter, "" without one.
 func (p *Params) String(name string) string { return p.value(name) }
 

@@ -223,21 +223,40 @@ const lastApplied = corev1.LastAppliedConfigAnnotation
 func strip(item any) (any, error) {
 	switch o := item.(type) {
 	case *v1alpha1.WebhookSubscription:
-		o.ManagedFields = nil
+		o.ManagedFields = lastWrite(o.ManagedFields)
 		delete(o.Annotations, lastApplied)
 	case *corev1.Secret:
-		o.ManagedFields, o.Annotations = nil, keysOverlap(o.Annotations)
+		o.ManagedFields, o.Annotations = nil, rotation(o.Annotations)
 	}
 	return item, nil
 }
 
-// keysOverlap is what routes depend on of a Secret's annotations.
-func keysOverlap(annotations map[string]string) map[string]string {
-	until, ok := annotations[v1alpha1.AnnotationPreviousValidUntil]
-	if !ok {
+// rotation is what a Secret's annotations tell of its keys.
+func rotation(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	for _, name := range []string{v1alpha1.AnnotationPreviousValidUntil, v1alpha1.AnnotationRotatedFor} {
+		if value, ok := annotations[name]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[name] = value
+		}
+	}
+	return kept
+}
+
+// lastWrite is one entry with nothing but when something other than the status was last written.
+func lastWrite(fields []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+	var last *metav1.Time
+	for _, f := range fields {
+		if f.Subresource == "" && f.Time != nil && (last == nil || last.Before(f.Time)) {
+			last = f.Time
+		}
+	}
+	if last == nil {
 		return nil
 	}
-	return map[string]string{v1alpha1.AnnotationPreviousValidUntil: until}
+	return []metav1.ManagedFieldsEntry{{Time: last}}
 }
 
 // subscriptionHandler marks subscriptions whose route may have changed.
