@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/reflector"
 	"nexus.io/webhooks/internal/dispatcher/rest"
+	"nexus.io/webhooks/internal/dispatcher/subscriptions"
 	"nexus.io/webhooks/internal/dispatcher/watch"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
@@ -78,7 +80,7 @@ func (a *App) build() error {
 	if err := a.connect(catalogue, registry); err != nil {
 		return err
 	}
-	routes, err := a.intake(catalogue, registry)
+	routes, err := a.routes(catalogue, registry)
 	if err != nil {
 		return err
 	}
@@ -175,6 +177,19 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 type routes struct{ watcher *watch.Watcher }
 
 func (r routes) Route(id string) *routing.Route { return r.watcher.Table().Route(id) }
+
+// routes are those of all rooms that serve HTTP.
+func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {
+	events, err := a.intake(catalogue, registry)
+	if err != nil {
+		return nil, err
+	}
+	subs, err := subscriptions.New(subscriptions.Options{
+		Config: a.o.Kube, Cache: a.watcher, Catalogue: catalogue, Namespace: a.o.DefaultNamespace,
+		RateLimit: a.o.Defaults.RatePerMinute, Logger: a.log,
+	})
+	return slices.Concat(events, subs), err
+}
 
 func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {
 	return intake.New(intake.Options{

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 
 	"nexus.io/webhooks/internal/dispatcher/egress"
@@ -42,6 +43,7 @@ type Options struct {
 
 	EventTypesFile       string
 	Namespace            string // where the reflector's Lease lies
+	DefaultNamespace     string // of subscriptions that are created over HTTP
 	StatusWritesPerSec   int
 	MetricsSubscriptions int
 	Drain                time.Duration
@@ -138,6 +140,8 @@ func (o *Options) bindKubernetes(s *settings.Set) {
 		"Kubeconfig `FILE`. Without it: the files of KUBECONFIG, or else the Pod's ServiceAccount.", nil)
 	s.String(&o.Namespace, "namespace", "POD_NAMESPACE", "nexus-webhooks",
 		"`NAMESPACE` of the Lease by which one dispatcher is elected to write the statistics.", nil)
+	s.String(&o.DefaultNamespace, "default-namespace", "WEBHOOK_DEFAULT_NAMESPACE", "default",
+		"`NAMESPACE` in which the HTTP API creates a subscription whose request names none.", checkNamespace)
 	s.Int(&o.StatusWritesPerSec, "status-writes-per-second", "WEBHOOK_STATUS_WRITES_PER_SECOND", 20, 1, 1000,
 		"Status updates that the elected dispatcher makes at most, to spare the API server.")
 }
@@ -186,6 +190,13 @@ func loopback(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || (err == nil && ip.IsLoopback())
+}
+
+func checkNamespace(text string) error {
+	if wrong := validation.IsDNS1123Label(text); len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
 }
 
 func checkRedis(text string) error {
