@@ -44,6 +44,8 @@ type Options struct {
 	Config *rest.Config
 	// Catalogue knows the event types of this cluster.
 	Catalogue Catalogue
+	// Namespaces are those to follow, as somebody who may do so in each of them; none follows all.
+	Namespaces []string
 	// Logger gets everything that the manager and its libraries log.
 	Logger *slog.Logger
 	// MetricsAddress is where Prometheus metrics are served (host:port); "0" serves none.
@@ -119,11 +121,18 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 	timeout, yes := shutdownTimeout, true
 	// Data of Secrets is read when it is needed and never kept: only their metadata is cached.
 	uncached := []client.Object{&corev1.Secret{}}
+	var followed map[string]cache.Config // nil for all
+	for _, namespace := range options.Namespaces {
+		if followed == nil {
+			followed = map[string]cache.Config{}
+		}
+		followed[namespace] = cache.Config{}
+	}
 	return ctrl.Options{
 		Scheme:  scheme,
 		Logger:  logr.FromSlogHandler(options.Logger.Handler()),
 		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
-		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: followed},
 		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
 
 		HealthProbeBindAddress:        options.HealthAddress,

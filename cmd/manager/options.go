@@ -21,6 +21,7 @@ type options struct {
 	eventTypesFile          string
 	leaderElection          bool
 	leaderElectionNamespace string
+	watchNamespaces         string
 	metricsAddress          string
 	healthAddress           string
 	logLevel                string
@@ -45,6 +46,9 @@ func (o *options) settings() *settings.Set {
 		"Let several managers run, of which one works and the others stand by.")
 	s.String(&o.leaderElectionNamespace, "leader-elect-namespace", "WEBHOOK_MANAGER_LEADER_ELECT_NAMESPACE", "",
 		"`NAMESPACE` of the Lease that elects the one. Without it: the Pod's.", nil)
+	s.String(&o.watchNamespaces, "watch-namespaces", "WEBHOOK_WATCH_NAMESPACES", "",
+		"`NAMESPACES`, by commas, whose subscriptions are judged, with Roles in each of them; without it all, with a "+
+			"ClusterRole. Give the dispatcher the same.", program.CheckNamespaces)
 	s.Group("Events")
 	s.String(&o.eventTypesFile, "event-types-file", "WEBHOOK_EVENT_TYPES_FILE", "",
 		"YAML `FILE` with event types beside the built-in ones (eventTypes: [{type, category, description}]); give the "+
@@ -70,9 +74,11 @@ func checkAddress(text string) error {
 }
 
 func (o *options) build(config *rest.Config, catalogue *event.Catalogue, logger *slog.Logger) controllers.Options {
+	namespaces, _ := program.Namespaces(o.watchNamespaces) // checked as it was parsed
 	return controllers.Options{
 		Config:                  config,
 		Catalogue:               catalogue,
+		Namespaces:              namespaces,
 		Logger:                  logger,
 		MetricsAddress:          o.metricsAddress,
 		HealthAddress:           o.healthAddress,

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"nexus.io/webhooks/internal/dispatcher/access"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/intake"
@@ -34,6 +35,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/subscriptions"
 	"nexus.io/webhooks/internal/dispatcher/watch"
 	"nexus.io/webhooks/internal/event"
+	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/routing"
 )
 
@@ -84,10 +86,28 @@ func (a *App) build() error {
 	if err != nil {
 		return err
 	}
+	authenticator, err := a.authenticator(registry)
+	if err != nil {
+		return err
+	}
 	handler := rest.Handler(routes, rest.HandlerOptions{
-		Authenticator: rest.Anybody{}, Observe: rest.Durations(registry),
+		Authenticator: authenticator, Observe: rest.Durations(registry),
 	})
 	return a.listen(handler, observing(registry, a.o.Profiling))
+}
+
+func (a *App) authenticator(registry prometheus.Registerer) (rest.Authenticator, error) {
+	switch a.o.Auth {
+	case AuthNone:
+		return rest.Anybody{}, nil
+	case AuthKubernetes:
+	default:
+		return nil, fmt.Errorf("--auth: %q is neither %s nor %s", a.o.Auth, AuthNone, AuthKubernetes)
+	}
+	return access.New(access.Options{
+		Config: a.o.Kube, Audience: a.o.AuthAudience, Fresh: a.o.AuthCache, Outage: a.o.AuthOutage,
+		Registerer: registry, Logger: a.log,
+	})
 }
 
 // Close gives back what New opened. Run does it by itself.
@@ -150,7 +170,12 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	if a.queue, err = queue.New(qo); err != nil {
 		return err
 	}
+	namespaces, err := program.Namespaces(a.o.WatchNamespaces)
+	if err != nil {
+		return fmt.Errorf("--watch-namespaces: %w", err)
+	}
 	a.watcher, err = watch.New(watch.Options{
+		Namespaces: namespaces, RequireGrants: a.o.RequireGrant,
 		Config: a.o.Kube, Queue: a.queue, Defaults: a.o.Defaults, MaxBacklog: a.o.MaxBacklog, Log: a.log,
 		CompareEvery: a.o.CompareEvery, ConfirmAfter: a.o.ConfirmAfter, QueueUsable: a.checked,
 	})

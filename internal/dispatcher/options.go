@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 
+	"nexus.io/webhooks/internal/dispatcher/access"
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/program"
@@ -24,8 +25,11 @@ type Options struct {
 	ListenAddress   string // of the event API; ":0" picks a port
 	MetricsAddress  string
 	MaxConnections  int
-	Auth            string // "none"
+	Auth            string // AuthNone or AuthKubernetes
 	AuthNoneAnyHost bool   // the second telling that Auth none needs beyond loopback
+	AuthAudience    string // that tokens must be made for
+	AuthCache       time.Duration
+	AuthOutage      time.Duration
 
 	RedisURL           string
 	PostgresURL        string
@@ -44,6 +48,8 @@ type Options struct {
 	EventTypesFile       string
 	Namespace            string // where the reflector's Lease lies
 	DefaultNamespace     string // of subscriptions that are created over HTTP
+	WatchNamespaces      string // comma-separated, as program.Namespaces reads them; "" for all
+	RequireGrant         bool
 	StatusWritesPerSec   int
 	MetricsSubscriptions int
 	Drain                time.Duration
@@ -79,11 +85,23 @@ func (o *Options) bindListeners(s *settings.Set) {
 		"`HOST:PORT` of the Prometheus metrics at /metrics.", settings.HostPort)
 	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 10_000, 1, 1_000_000,
 		"Connections of callers at once; further ones wait, so that descriptors do not run out.")
-	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone},
-		"How callers of the event API show who they are. With none everybody publishes who reaches the port, so "+
-			"listen-address must be a loopback address, or --auth-none-on-any-address be given too.")
+	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone, AuthKubernetes},
+		"How callers of the HTTP API show who they are. With kubernetes by a bearer token of the cluster, and RBAC says "+
+			"what they may do. With none everybody may do everything who reaches the port, so listen-address must be a "+
+			"loopback address, or --auth-none-on-any-address be given too.")
 	s.Bool(&o.AuthNoneAnyHost, "auth-none-on-any-address", "WEBHOOK_AUTH_NONE_ON_ANY_ADDRESS", false,
 		"Take --auth=none also on an address that others reach; a NetworkPolicy should then say who does.")
+	o.bindAuth(s)
+}
+
+func (o *Options) bindAuth(s *settings.Set) {
+	s.String(&o.AuthAudience, "auth-audience", "WEBHOOK_AUTH_AUDIENCE", access.DefaultAudience,
+		"`AUDIENCE` that tokens must be made for, with --auth=kubernetes: those that others were shown are no good here.",
+		settings.NotEmpty)
+	s.Seconds(&o.AuthCache, "auth-cache", "WEBHOOK_AUTH_CACHE", 10*time.Second, time.Second, time.Minute,
+		"How long it counts that a caller may do something, without another look: a right that was revoked ends after it.")
+	s.Seconds(&o.AuthOutage, "auth-outage", "WEBHOOK_AUTH_OUTAGE", 5*time.Minute, 0, time.Hour,
+		"The same while the Kubernetes API is away, for callers that it knew; others get 503 meanwhile.")
 }
 
 func (o *Options) bindQueue(s *settings.Set) {
@@ -142,6 +160,12 @@ func (o *Options) bindKubernetes(s *settings.Set) {
 		"`NAMESPACE` of the Lease by which one dispatcher is elected to write the statistics.", nil)
 	s.String(&o.DefaultNamespace, "default-namespace", "WEBHOOK_DEFAULT_NAMESPACE", "default",
 		"`NAMESPACE` in which the HTTP API creates a subscription whose request names none.", checkNamespace)
+	s.String(&o.WatchNamespaces, "watch-namespaces", "WEBHOOK_WATCH_NAMESPACES", "",
+		"`NAMESPACES`, by commas, whose subscriptions are served, with Roles in each of them; without it all, with a "+
+			"ClusterRole. Give the manager the same.", program.CheckNamespaces)
+	s.Bool(&o.RequireGrant, "require-namespace-grant", "WEBHOOK_REQUIRE_NAMESPACE_GRANT", false,
+		"Give a subscription only the events of the projects and teams that its Namespace's annotations "+
+			"webhooks.nexus.io/allowed-projects and webhooks.nexus.io/allowed-teams grant.")
 	s.Int(&o.StatusWritesPerSec, "status-writes-per-second", "WEBHOOK_STATUS_WRITES_PER_SECOND", 20, 1, 1000,
 		"Status updates that the elected dispatcher makes at most, to spare the API server.")
 }
@@ -164,8 +188,12 @@ func (o *Options) bindProcess(s *settings.Set) {
 			"The Pod's terminationGracePeriodSeconds should be 15 or more above it.")
 }
 
-// AuthNone lets everybody publish who reaches the port.
-const AuthNone = "none"
+const (
+	// AuthNone lets everybody do everything who reaches the port.
+	AuthNone = "none"
+	// AuthKubernetes wants a bearer token, and asks the Kubernetes API who that is and what they may do.
+	AuthKubernetes = "kubernetes"
+)
 
 // Validate checks what one setting alone cannot tell, and returns every mistake.
 func (o *Options) Validate() error {
@@ -177,7 +205,8 @@ func (o *Options) Validate() error {
 	}
 	if o.Auth == AuthNone && !o.AuthNoneAnyHost && !loopback(o.ListenAddress) {
 		mistakes = append(mistakes, fmt.Errorf("--auth=none on %s (--listen-address) would let everybody publish who "+
-			"reaches it: listen on 127.0.0.1, or add --auth-none-on-any-address where the network keeps others out",
+			"reaches it: choose --auth=kubernetes, listen on 127.0.0.1, or add --auth-none-on-any-address where the network "+
+			"keeps others out",
 			o.ListenAddress))
 	}
 	return errors.Join(mistakes...)

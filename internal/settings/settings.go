@@ -157,6 +157,14 @@ func duration(text string) (time.Duration, error) {
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
+// NotEmpty checks a text that must say something, for String.
+func NotEmpty(text string) error {
+	if text == "" {
+		return errors.New("write a text that is not empty")
+	}
+	return nil
+}
+
 // HostPort checks an address to listen on, for String.
 func HostPort(text string) error {
 	_, port, err := net.SplitHostPort(text)
