@@ -30,8 +30,24 @@ func checkSecrets(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.
 	key := sub.SigningKey()
 	return finding{
 		ok: true, reason: v1alpha1.ReasonSecretReady,
-		message: fmt.Sprintf("Requests are signed with key %q of Secret %q", key.Key, key.Name),
+		message: fmt.Sprintf("Requests are signed with key %q of Secret %q", key.Key, key.Name) + hint(sub, secrets),
 	}
+}
+
+// hint is the end of the message about a key that can be used but not rotated as somebody may expect.
+func hint(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret) string {
+	seen := v1alpha1.SeenSecretName(sub.Name)
+	switch {
+	case sub.GeneratesSigningKey():
+		return ""
+	case secrets[seen] != nil && !metav1.IsControlledBy(secrets[seen], sub):
+		return fmt.Sprintf("; a change of it will have no overlap, as Secret %q, where the previous key would be kept, "+
+			"does not belong to this subscription: delete or rename that Secret", seen)
+	case sub.Annotations[v1alpha1.AnnotationRotateRequested] != "":
+		return fmt.Sprintf("; the annotation %s does nothing here, as only a generated key is rotated: put a new key into "+
+			"the Secret instead", v1alpha1.AnnotationRotateRequested)
+	}
+	return ""
 }
 
 func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret) finding {
@@ -50,7 +66,7 @@ func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*core
 		f.message += remedy
 		return f
 	}
-	if len(value) < v1alpha1.MinSigningKeyLength || len(value) > v1alpha1.MaxSigningKeyLength {
+	if !v1alpha1.UsableSigningKey(value) {
 		return wrong(v1alpha1.ReasonSecretKeyInvalid,
 			"Secret %q (%s): the value of key %q must be %d to %d bytes long to sign requests%s", ref.Name, field, ref.Key,
 			v1alpha1.MinSigningKeyLength, v1alpha1.MaxSigningKeyLength, remedy)

@@ -106,7 +106,20 @@ func signingSecretStatus(
 	if secrets[name] == nil {
 		return nil
 	}
-	return &v1alpha1.SigningSecretStatus{Name: name}
+	status := &v1alpha1.SigningSecretStatus{Name: name}
+	if secret := overlapSecret(sub, secrets); secret != nil {
+		status.RotatedAt = statusTime(v1alpha1.RotatedAt(secret))
+		status.PreviousValidUntil = statusTime(v1alpha1.PreviousValidUntil(secret))
+	}
+	return status
+}
+
+// statusTime is nil for the zero time. Its location is the one that a time read from the API server has.
+func statusTime(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: t.Local()}
 }
 
 // checkSpec tells whether the spec makes sense in this cluster and to this version.
@@ -114,11 +127,7 @@ func checkSpec(sub *v1alpha1.WebhookSubscription, catalogue Catalogue) finding {
 	if reason, message := sub.Unsendable(); reason != "" {
 		return finding{reason: reason, message: message}
 	}
-	f := checkEvents(sub.Spec.Events, catalogue)
-	if f.ok && sub.Spec.Signing != nil && sub.Spec.Signing.Rotation != nil {
-		f.message += "; spec.signing.rotation has no effect yet, as this version does not rotate keys by itself"
-	}
-	return f
+	return checkEvents(sub.Spec.Events, catalogue)
 }
 
 // checkEvents tells whether every entry of spec.events can match an event of this cluster.

@@ -86,7 +86,7 @@ func TestWhatThisVersionDoesNotDoIsSaid(t *testing.T) {
 		}, v1alpha1.ReasonAccepted, "can match an event"},
 		"rotation": {func(s *v1alpha1.WebhookSubscriptionSpec) {
 			s.Signing = &v1alpha1.Signing{Rotation: &v1alpha1.KeyRotation{IntervalSeconds: 3600}}
-		}, v1alpha1.ReasonAccepted, "spec.signing.rotation has no effect yet"},
+		}, v1alpha1.ReasonAccepted, "can match an event"},
 		"a URL with a space": {func(s *v1alpha1.WebhookSubscriptionSpec) {
 			s.URL = "http://h/odd?a=b c"
 		}, v1alpha1.ReasonInvalidURL, "spec.url contains a space or a control character: percent-encode it"},

@@ -28,8 +28,12 @@ const (
 	eventKeyGenerated   = "SigningKeyGenerated"
 	eventKeyRegenerated = "SigningKeyRegenerated"
 	eventKeyRemoved     = "SigningKeyRemoved"
+	eventKeyRotated     = "SigningKeyRotated"
+	eventKeyChanged     = "SigningKeyChanged"
+	eventOverlapEnded   = "SigningKeyOverlapEnded"
 	actionGenerate      = "GenerateSigningKey"
 	actionRemove        = "RemoveSigningKey"
+	actionRotate        = "RotateSigningKey"
 )
 
 // secretNames lists the Secrets that a subscription uses: the one with its signing key first, then those of its
@@ -45,23 +49,58 @@ func secretNames(sub *v1alpha1.WebhookSubscription) []string {
 	return names
 }
 
-// readSecrets reads the Secrets that a subscription uses, by name. Those that do not exist are absent.
+// watchedSecretNames lists the Secrets whose changes concern a subscription: those that it uses, and the one with the
+// keys that were seen.
+func watchedSecretNames(sub *v1alpha1.WebhookSubscription) []string {
+	return append(secretNames(sub), v1alpha1.SeenSecretName(sub.Name))
+}
+
+// readSecrets reads the Secrets that a subscription uses, and the one with the keys that were seen if it has a use, by
+// name. Those that do not exist are absent.
 func (r *SubscriptionReconciler) readSecrets(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription,
 ) (map[string]*corev1.Secret, error) {
+	names := secretNames(sub)
+	if !sub.GeneratesSigningKey() {
+		names = watchedSecretNames(sub)
+	}
 	secrets := map[string]*corev1.Secret{}
-	for _, name := range secretNames(sub) {
-		secret := &corev1.Secret{}
-		err := r.Client.Get(ctx, types.NamespacedName{Namespace: sub.Namespace, Name: name}, secret)
-		switch {
-		case apierrors.IsNotFound(err):
-		case err != nil:
-			return nil, fmt.Errorf("read Secret %s: %w", name, err)
-		default:
+	for _, name := range names {
+		secret, err := r.readSecret(ctx, sub.Namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		if secret != nil {
 			secrets[name] = secret
 		}
 	}
 	return secrets, nil
+}
+
+// readSecret reads a Secret from the API server. It is nil if there is none.
+func (r *SubscriptionReconciler) readSecret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	secret := &corev1.Secret{}
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, secret)
+	if err != nil {
+		return nil, wrapUnlessNotFound(err, "read Secret "+name)
+	}
+	return secret, nil
+}
+
+// owns tells whether there is a Secret of this name in the cache that belongs to the subscription. It costs no request.
+func (r *SubscriptionReconciler) owns(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, name string,
+) (*metav1.PartialObjectMetadata, error) {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: sub.Namespace, Name: name}, secret)
+	if err != nil {
+		return nil, wrapUnlessNotFound(err, "look for Secret "+name)
+	}
+	if !metav1.IsControlledBy(secret, sub) {
+		return nil, nil
+	}
+	return secret, nil
 }
 
 // generateKey creates the Secret with the signing key if the spec names none and it does not exist, and adds it to
@@ -77,16 +116,15 @@ func (r *SubscriptionReconciler) generateKey(
 		return nil
 	}
 	current, err := r.readAgain(ctx, sub)
-	if err != nil || current == nil {
+	if err != nil || current == nil || !current.GeneratesSigningKey() {
 		return err
 	}
-	secret := newSigningSecret(sub)
-	if err := controllerutil.SetControllerReference(sub, secret, r.Client.Scheme(),
-		controllerutil.WithBlockOwnerDeletion(false)); err != nil {
-		return fmt.Errorf("own Secret %s: %w", name, err)
+	secret := newSigningSecret(current)
+	if err := r.keepSeenKey(ctx, current, secret); err != nil {
+		return err
 	}
-	if err := r.Client.Create(ctx, secret, client.FieldOwner(v1alpha1.FieldOwnerManager)); err != nil {
-		return fmt.Errorf("create Secret %s: %w", name, err)
+	if err := r.createOwned(ctx, current, secret); err != nil {
+		return err
 	}
 	secrets[name] = secret
 	r.recordGenerated(current, name)
@@ -103,17 +141,43 @@ func (r *SubscriptionReconciler) recordGenerated(sub *v1alpha1.WebhookSubscripti
 		"Generated a signing key in Secret %s", name)
 }
 
+// createOwned creates a Secret that belongs to the subscription and goes with it.
+func (r *SubscriptionReconciler) createOwned(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, secret *corev1.Secret,
+) error {
+	if err := controllerutil.SetControllerReference(sub, secret, r.Client.Scheme(),
+		controllerutil.WithBlockOwnerDeletion(false)); err != nil {
+		return fmt.Errorf("own Secret %s: %w", secret.Name, err)
+	}
+	if err := r.Client.Create(ctx, secret, client.FieldOwner(v1alpha1.FieldOwnerManager)); err != nil {
+		return fmt.Errorf("create Secret %s: %w", secret.Name, err)
+	}
+	return nil
+}
+
+// newSigningSecret holds a new key, which answers whatever request for a rotation there is.
 func newSigningSecret(sub *v1alpha1.WebhookSubscription) *corev1.Secret {
+	secret := ownSecret(sub, v1alpha1.GeneratedSecretName(sub.Name), newSigningKey())
+	answerRequest(secret, sub)
+	return secret
+}
+
+func newSigningKey() []byte {
 	key := make([]byte, signingKeyBytes)
 	_, _ = rand.Read(key) // never fails: it would rather end the process
+	return []byte(hex.EncodeToString(key))
+}
+
+// ownSecret is a Secret of the manager with a signing key.
+func ownSecret(sub *v1alpha1.WebhookSubscription, name string, key []byte) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: sub.Namespace,
-			Name:      v1alpha1.GeneratedSecretName(sub.Name),
+			Name:      name,
 			Labels:    map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldOwnerManager},
 		},
 		Type: v1alpha1.SecretTypeSigningKey,
-		Data: map[string][]byte{v1alpha1.DefaultSigningKey: []byte(hex.EncodeToString(key))},
+		Data: map[string][]byte{v1alpha1.DefaultSigningKey: key},
 	}
 }
 
@@ -123,26 +187,32 @@ func newSigningSecret(sub *v1alpha1.WebhookSubscription) *corev1.Secret {
 func (r *SubscriptionReconciler) removeUnusedKey(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription, desired v1alpha1.WebhookSubscriptionStatus,
 ) error {
-	generated := types.NamespacedName{Namespace: sub.Namespace, Name: v1alpha1.GeneratedSecretName(sub.Name)}
-	if slices.Contains(secretNames(sub), generated.Name) || !isTrue(desired.Conditions, v1alpha1.ConditionSecretReady) {
+	name := v1alpha1.GeneratedSecretName(sub.Name)
+	if slices.Contains(secretNames(sub), name) || !isTrue(desired.Conditions, v1alpha1.ConditionSecretReady) {
 		return nil
 	}
-	secret := &metav1.PartialObjectMetadata{}
-	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	if err := r.Client.Get(ctx, generated, secret); err != nil {
-		return wrapUnlessNotFound(err, "look for the unused Secret "+generated.Name)
-	}
-	current, err := r.readAgain(ctx, sub)
-	if err != nil || current == nil || slices.Contains(secretNames(current), generated.Name) ||
-		!metav1.IsControlledBy(secret, current) {
+	secret, err := r.owns(ctx, sub, name)
+	if err != nil || secret == nil {
 		return err
 	}
-	uid := secret.GetUID()
-	if err := r.Client.Delete(ctx, secret, client.Preconditions{UID: &uid}); err != nil {
-		return wrapUnlessNotFound(err, "delete the unused Secret "+generated.Name)
+	current, err := r.readAgain(ctx, sub)
+	if err != nil || current == nil || slices.Contains(secretNames(current), name) {
+		return err
+	}
+	if err := r.deleteSecret(ctx, secret); err != nil {
+		return err
 	}
 	r.Events.Eventf(sub, nil, corev1.EventTypeNormal, eventKeyRemoved, actionRemove,
-		"Deleted Secret %s: requests are signed with a key of Secret %s now", generated.Name, sub.SigningKey().Name)
+		"Deleted Secret %s: requests are signed with a key of Secret %s now", name, sub.SigningKey().Name)
+	return nil
+}
+
+// deleteSecret deletes this Secret and no other that took its place.
+func (r *SubscriptionReconciler) deleteSecret(ctx context.Context, secret client.Object) error {
+	uid := secret.GetUID()
+	if err := r.Client.Delete(ctx, secret, client.Preconditions{UID: &uid}); err != nil {
+		return wrapUnlessNotFound(err, "delete Secret "+secret.GetName())
+	}
 	return nil
 }
 

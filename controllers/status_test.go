@@ -91,6 +91,10 @@ func (w *writes) count(c client.WithWatch) client.WithWatch {
 			w.Add(1)
 			return c.Delete(ctx, o, opts...)
 		},
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			w.Add(1)
+			return c.Update(ctx, o, opts...)
+		},
 		SubResourceApply: func(ctx context.Context, c client.Client, name string, o runtime.ApplyConfiguration,
 			opts ...client.SubResourceApplyOption) error {
 			w.Add(1)

@@ -62,7 +62,7 @@ type SubscriptionReconciler struct {
 
 // +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions/status,verbs=patch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile looks at one subscription. A wrong spec or a missing Secret ends in a condition: the watches on both wake
@@ -80,7 +80,7 @@ func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcil
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.generateKey(ctx, sub, secrets); err != nil {
+	if err := r.bringKeysInLine(ctx, sub, secrets); err != nil {
 		return reconcile.Result{}, ignoreNamespaceTerminating(err)
 	}
 
@@ -88,7 +88,26 @@ func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcil
 	if err := r.removeUnusedKey(ctx, sub, desired); err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.report(ctx, sub, desired)
+	if err := r.report(ctx, sub, desired); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: wakeAfter(sub, secrets, r.Now())}, nil
+}
+
+// bringKeysInLine creates, rotates, remembers and forgets signing keys. The order matters: what a key is copied from
+// goes once the copy is there.
+func (r *SubscriptionReconciler) bringKeysInLine(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
+) error {
+	steps := []func(context.Context, *v1alpha1.WebhookSubscription, map[string]*corev1.Secret) error{
+		r.generateKey, r.rotateKey, r.rememberKey, r.forgetKeys,
+	}
+	for _, step := range steps {
+		if err := step(ctx, sub, secrets); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // read gives a subscription that has our last write to it: from the cache, or from the API server while the cache lags
@@ -132,11 +151,13 @@ func (r *SubscriptionReconciler) SetupWithManager(ctx context.Context, mgr ctrl.
 	return nil
 }
 
-// specChanged lets through what is new, gone or has another spec. The dispatcher's statistics change the status all the
+// specChanged lets through what is new, gone, has another spec or asks for a rotation. The dispatcher's statistics change the status all the
 // time, and do not concern us. After a broken watch one subscription may follow another of the same name and
 // generation, as if it were an update of it.
 var specChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
+		e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationRotateRequested] !=
+			e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationRotateRequested]
 }}
 
 func indexSecrets(object client.Object) []string {
@@ -144,7 +165,7 @@ func indexSecrets(object client.Object) []string {
 	if !ok {
 		return nil
 	}
-	return secretNames(sub)
+	return watchedSecretNames(sub)
 }
 
 // usersOfSecret lists the subscriptions to look at when a Secret changed.

@@ -119,6 +119,9 @@ func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType str
 	case owner != nil && owner.UID != s.UID:
 		return fmt.Sprintf("holds the signing key that was generated for another subscription (%s): name a Secret of "+
 			"your own, or remove spec.signing.secretRef to have a key generated", owner.Name)
+	case owner != nil && secret.GetName() == SeenSecretName(s.Name):
+		return "is where keys that signed before are kept: name a Secret of your own, or remove spec.signing.secretRef to " +
+			"have a key generated"
 	case owner == nil && generated:
 		return fmt.Sprintf("holds the signing key that was generated for a subscription that is gone: its owner can "+
 			"release it by removing the label %s", LabelManagedBy)
