@@ -61,7 +61,10 @@ func New(o Options) ([]rest.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{o, cluster}
+	return (&handler{o, cluster}).routes(), nil
+}
+
+func (h *handler) routes() []rest.Route {
 	return []rest.Route{
 		{Method: http.MethodPost, Path: path, Serve: h.create},
 		{Method: http.MethodGet, Path: path, Serve: h.list},
@@ -72,5 +75,5 @@ func New(o Options) ([]rest.Route, error) {
 		{Method: http.MethodPost, Path: path + "/{id}/resume", Serve: h.resume},
 		{Method: http.MethodPost, Path: path + "/{id}/toggle", Serve: h.toggle},
 		{Method: http.MethodPost, Path: path + "/{id}/rotate-secret", Serve: h.rotate},
-	}, nil
+	}
 }
