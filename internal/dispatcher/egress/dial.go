@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -69,6 +70,54 @@ func (h *handshaker) dialTLS(ctx context.Context, network, address string) (net.
 		return nil, &HandshakeError{Err: closeAfter(raw, err)}
 	}
 	return conn, nil
+}
+
+// handOver gives connections on which a peer chose HTTP/2 to the http.Transport, which then need not open another.
+type handOver struct {
+	mu        sync.Mutex
+	byAddress map[string]net.Conn
+}
+
+func newHandOver() *handOver { return &handOver{byAddress: make(map[string]net.Conn)} }
+
+func (h *handOver) put(address string, conn net.Conn) {
+	h.mu.Lock()
+	before := h.byAddress[address]
+	h.byAddress[address] = conn
+	h.mu.Unlock()
+	if before != nil {
+		_ = before.Close() // one is enough for HTTP/2
+	}
+}
+
+func (h *handOver) take(address string) net.Conn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	conn := h.byAddress[address]
+	delete(h.byAddress, address)
+	return conn
+}
+
+// drop closes what nobody took.
+func (h *handOver) drop(address string) {
+	if conn := h.take(address); conn != nil {
+		_ = conn.Close() // it was never used
+	}
+}
+
+// or returns a function that dials only where nothing was handed over.
+func (h *handOver) or(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if conn := h.take(address); conn != nil {
+			return conn, nil
+		}
+		return dial(ctx, network, address)
+	}
+}
+
+func speaksHTTP2(conn net.Conn) bool {
+	encrypted, ok := conn.(*tls.Conn)
+	return ok && encrypted.ConnectionState().NegotiatedProtocol == "h2"
 }
 
 // closeAfter closes conn, which is of no use after err, and returns err.

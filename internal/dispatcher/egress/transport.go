@@ -49,15 +49,24 @@ type Options struct {
 // Transport sends single requests, obeying a Policy. It is an http.RoundTripper and not an http.Client so that there is
 // nothing that could follow a redirect. It uses no proxy, keeps no cookies, asks for no compression, and bounds only
 // the time to connect: the time for the rest is the request's context.
+//
+// Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and whatever is unusual go by http.Transport.
 type Transport struct {
 	// The guard of plain http is the stricter one, so a connection of one scheme must never serve the other.
-	secure, plain *http.Transport
+	secure, plain way
+}
+
+// way leads to the endpoints of one scheme.
+type way struct {
+	direct  direct
+	general *http.Transport
 }
 
 // NewTransport returns a Transport with its own pool of connections.
 func NewTransport(o Options) *Transport {
-	secure := baseTransport(o, true)
-	secure.DialTLSContext = (&handshaker{
+	o.MaxIdleConns = max(o.MaxIdleConns, 1)
+	plain, secure := baseTransport(o, false), baseTransport(o, true)
+	handshakes := &handshaker{
 		dial: secure.DialContext,
 		config: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -65,16 +74,27 @@ func NewTransport(o Options) *Transport {
 			NextProtos:         []string{"h2", "http/1.1"},
 			ClientSessionCache: tls.NewLRUClientSessionCache(resumableSessions),
 		},
-	}).dialTLS
+	}
+	handed := newHandOver()
+	secure.DialTLSContext = handed.or(handshakes.dialTLS)
 	secure.ForceAttemptHTTP2 = true
-	return &Transport{secure: secure, plain: baseTransport(o, false)}
+	return &Transport{
+		plain: way{
+			direct:  direct{peers: newPeers("80", o.MaxIdleConns), dial: plain.DialContext},
+			general: plain,
+		},
+		secure: way{
+			direct:  direct{peers: newPeers("443", o.MaxIdleConns), dial: handshakes.dialTLS, handOver: handed},
+			general: secure,
+		},
+	}
 }
 
 func baseTransport(o Options, encrypted bool) *http.Transport {
 	return &http.Transport{
 		DialContext:            guardedDialer(o, encrypted).DialContext,
-		MaxIdleConns:           max(o.MaxIdleConns, 1),
-		MaxIdleConnsPerHost:    max(o.MaxIdleConns, 1),
+		MaxIdleConns:           o.MaxIdleConns,
+		MaxIdleConnsPerHost:    o.MaxIdleConns,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
@@ -89,14 +109,38 @@ func baseTransport(o Options, encrypted bool) *http.Transport {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "http" {
-		return t.plain.RoundTrip(req)
+	switch req.URL.Scheme {
+	case "http":
+		return t.plain.roundTrip(req)
+	case "https":
+		return t.secure.roundTrip(req)
+	default:
+		return t.secure.general.RoundTrip(req) // which says that it knows no such scheme
 	}
-	return t.secure.RoundTrip(req) // which refuses what is not https
+}
+
+func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
+	p, open := w.direct.peers.find(req.URL.Host)
+	if !open || !suits(req) {
+		return w.general.RoundTrip(req)
+	}
+	c, err := w.direct.connection(req.Context(), p)
+	switch {
+	case err != nil:
+		_ = req.Body.Close() // as a RoundTripper must
+		return nil, err
+	case c == nil:
+		defer w.direct.handOver.drop(p.address) // in case another connection was there meanwhile
+		return w.general.RoundTrip(req)
+	default:
+		return c.roundTrip(req)
+	}
 }
 
 // CloseIdleConnections closes the connections that no request uses just now.
 func (t *Transport) CloseIdleConnections() {
-	t.secure.CloseIdleConnections()
-	t.plain.CloseIdleConnections()
+	for _, w := range []*way{&t.secure, &t.plain} {
+		w.direct.peers.closeIdle()
+		w.general.CloseIdleConnections()
+	}
 }
