@@ -18,9 +18,12 @@ func whole(r *rig) {
 
 // miscount is a command that adds n to a field of a subscription.
 func miscount(r *rig, sub, field string, n int) []any {
-	const script = `local v = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+	const script = `local layout = '<' .. string.rep('d', 24)
+		local before = redis.call('GET', KEYS[1])
+		local v = {struct.unpack(layout, before)}
+		local texts = string.sub(before, table.remove(v))
 		v[tonumber(ARGV[1])] = v[tonumber(ARGV[1])] + ARGV[2]
-		return redis.call('SET', KEYS[1], cmsgpack.pack(v))`
+		return redis.call('SET', KEYS[1], struct.pack(layout, unpack(v)) .. texts)`
 	return []any{"EVAL", script, 1, r.keys.prefix + "sub:" + sub, 1 + slices.Index(subscriptionFields, field), n}
 }
 

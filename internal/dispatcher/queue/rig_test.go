@@ -265,7 +265,8 @@ var subscriptionFields = strings.Fields("gen rate cap max act pau fr du inf ru r
 // subscription unpacks what lib.lua keeps of one.
 func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 	r.t.Helper()
-	values, err := r.client.Eval(ctx, `return cmsgpack.unpack(redis.call('GET', KEYS[1]))`, []string{key}).Slice()
+	const script = `return {struct.unpack('<' .. string.rep('d', 24) .. 'I2c0I2c0', redis.call('GET', KEYS[1]))}`
+	values, err := r.client.Eval(ctx, script, []string{key}).Slice()
 	if err != nil {
 		r.t.Fatal(err)
 	}

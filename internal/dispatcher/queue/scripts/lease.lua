@@ -105,7 +105,7 @@ local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0
 if #ids > 0 then
   token = call('HINCRBY', prefix .. 'totals', 'token', 1)
   local records = gather('HMGET', deliveries, ids)
-  local over, expiry = #ids + 1, text(now + tonumber(ARGV[4]))
+  local over, expiry, holder = #ids + 1, text(now + tonumber(ARGV[4])), text(token) .. ':'
   for i, id in ipairs(ids) do
     local sub, _, _, size, event = parse(records[i])
     if not sub then   -- somebody removed its record: nothing is left to send
@@ -123,7 +123,7 @@ if #ids > 0 then
       given[#given + 1] = id
       given[#given + 1] = records[i]
       claims[#claims + 1] = expiry
-      claims[#claims + 1] = token .. ':' .. id
+      claims[#claims + 1] = holder .. id
       owner[i].turn = true
     end
   end

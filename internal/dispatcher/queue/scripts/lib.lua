@@ -24,15 +24,16 @@
 local prefix = string.sub(KEYS[1], 1, -6)
 local call = redis.call
 
--- Servers that only speak Redis' protocol may lack MessagePack.
-local codec = rawget(_G, 'cmsgpack') or {pack = cjson.encode, unpack = cjson.decode}
+-- A subscription is packed as 24 doubles, which hold every whole number that Lua has, and two texts with their lengths:
+-- a fifth of the time that MessagePack takes. Servers that only speak Redis' protocol may lack this library.
+local struct = rawget(_G, 'struct')
+local layout = '<' .. string.rep('d', 24) .. 'I2c0I2c0'
 
 local window = 60000      -- ms in which at most `rate` requests start
 local gone_memory = 3600000   -- ms for which a cancelled subscription is known as gone, so that no late replica revives it
 local failing_after = 3   -- failed attempts in a row after which one place in flight must do
 
--- A whole number as text. Redis writes and MessagePack stores a number that is passed as such for several times the
--- cost.
+-- A whole number as text. Redis and `..` write a number that is passed as such for several times the cost.
 local function text(n) return string.format('%d', n) end
 
 local function clock()
@@ -85,6 +86,35 @@ local dirty, urgent = {}, {}   -- of these, whose counters, and whose health may
 local dry = false       -- nothing may be written
 local earliest = -1     -- the earliest score that this call put into `ready`
 
+local function unpacked(text)
+  local gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
+    lat, lok, lst, lrs, ler
+  if struct then
+    gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
+      lat, lok, lst, lrs, ler = struct.unpack(layout, text)
+  else
+    gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
+      lat, lok, lst, lrs, ler = unpack(cjson.decode(text))
+  end
+  return {
+    id = '', gen = gen, rate = rate, cap = cap, max = max, act = act, pau = pau, fr = fr, du = du, inf = inf, ru = ru,
+    rh = rh, cf = cf, rtry = rtry, gone = gone, full = full, ver = ver, ok = ok, fail = fail, canc = canc,
+    lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler, lined = fr + du > 0
+  }
+end
+
+local function packed(s)
+  if not struct then
+    return cjson.encode({
+      s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full, s.ver,
+      s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler
+    })
+  end
+  return struct.pack(
+    layout, s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full,
+    s.ver, s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, #s.lrs, s.lrs, #s.ler, s.ler)
+end
+
 -- Reads subscriptions into `touched`, false where the queue does not know one.
 local function load(ids)
   local keys, missing = {}, {}
@@ -96,26 +126,14 @@ local function load(ids)
     end
   end
   if #keys == 0 then return end
-  for i, packed in ipairs(gather('MGET', nil, keys)) do
-    if packed then
-      local v, id = codec.unpack(packed), missing[i]
-      local s = {
-        id = id, gen = v[1], rate = v[2], cap = v[3], max = v[4], act = v[5], pau = v[6], fr = v[7], du = v[8],
-        inf = v[9], ru = v[10], rh = v[11], cf = v[12], rtry = v[13], gone = v[14], full = v[15], ver = v[16],
-        ok = v[17], fail = v[18], canc = v[19], lsum = v[20], lcnt = v[21], lat = v[22], lok = v[23], lst = v[24],
-        lrs = v[25], ler = v[26], lined = v[7] + v[8] > 0
-      }
-      touched[id] = s
+  for i, text in ipairs(gather('MGET', nil, keys)) do
+    if text then
+      local s = unpacked(text)
+      s.id = missing[i]
+      touched[s.id] = s
       order[#order + 1] = s
     end
   end
-end
-
-local function pack(s)
-  return codec.pack({
-    s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full, s.ver,
-    s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler
-  })
 end
 
 -- One subscription, nil where the queue does not know it.
@@ -159,7 +177,7 @@ end
 -- Counts n requests that were sent at the given time (ms) into the rate window.
 local function charge(s, sent, n)
   local second, key = math.floor(sent / 1000), prefix .. 'rate:' .. s.id
-  if call('HINCRBY', key, second, n) == n then
+  if call('HINCRBY', key, text(second), text(n)) == n then
     call('PEXPIRE', key, window + 10000)
   end
   if s.ru == 0 or second < s.rh then s.rh = second end
@@ -208,7 +226,7 @@ local function flush(now)
       ready_rem[#ready_rem + 1] = s.id
     end
     written[#written + 1] = prefix .. 'sub:' .. s.id
-    written[#written + 1] = pack(s)
+    written[#written + 1] = packed(s)
     if s.gone == 1 and s.fr + s.du == 0 then left[#left + 1] = s end
   end
   variadic('MSET', nil, written)
@@ -244,8 +262,9 @@ local function parse(record)
   return sub, tonumber(attempts), created, tonumber(size), event
 end
 
+-- attempts, created and size as text.
 local function record(sub, attempts, created, size, event)
-  return table.concat({sub, attempts, created, size, event}, '|')
+  return sub .. '|' .. attempts .. '|' .. created .. '|' .. size .. '|' .. event
 end
 
 -- Reads the subscriptions of these records in one call.

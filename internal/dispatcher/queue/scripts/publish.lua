@@ -14,6 +14,7 @@
 -- Never queues a part of an event. The same call again changes nothing and gets the first answer.
 -- Never leases past anything that waits: neither deliveries of the same subscription nor other subscriptions' turn.
 local now = clock()
+local present = text(now)
 local marker = prefix .. 'call:' .. ARGV[2]
 local before = call('GET', marker)
 if before then
@@ -67,7 +68,7 @@ local function enqueue(s, delivery, size, key, place, fits)
   end
   changed[s.id] = true
   deliveries[#deliveries + 1] = delivery
-  deliveries[#deliveries + 1] = record(s.id, 0, now, size, key)
+  deliveries[#deliveries + 1] = record(s.id, '0', present, size, key)
   if fits and leasable(s) then
     s.inf = s.inf + 1
     leases_left = leases_left - 1
@@ -105,14 +106,15 @@ end
 
 local function take(e)
   local result, queued, size, key, before = {0}, 0, #e.payload, e.id, #leased
+  local size_text = text(size)
   local fits = size <= lease_bytes
   if e.fingerprint ~= '' then
-    key = e.id .. '#' .. now
+    key = e.id .. '#' .. present
     seen_now[e.id] = e.fingerprint .. '|' .. e.receipt
   end
   for t, target in ipairs(e.targets) do
     local s = touched[target[1]]
-    if enqueue(s, target[2], size, key, e.place + t - 1, fits) then
+    if enqueue(s, target[2], size_text, key, e.place + t - 1, fits) then
       queued = queued + 1
     elseif s.gone == 0 then
       result[#result + 1] = s.id
@@ -171,10 +173,10 @@ for field, n in pairs(totals) do
 end
 for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list) end
 if #leased > 0 then
-  local claims, expiry = {}, text(now + tonumber(ARGV[10]))
+  local claims, expiry, owner = {}, text(now + tonumber(ARGV[10])), text(token) .. ':'
   for n, delivery in ipairs(leased) do
     claims[2 * n - 1] = expiry
-    claims[2 * n] = token .. ':' .. delivery
+    claims[2 * n] = owner .. delivery
   end
   variadic('ZADD', prefix .. 'leases', claims)
   table.insert(places, 1, now)

@@ -57,7 +57,7 @@ local function release(s, item, attempts)
     add(heads, s.id, item.id)
     s.fr = s.fr + 1
   else
-    add(later, s.id, now + item.delay, item.id)
+    add(later, s.id, text(now + item.delay), item.id)
     s.du = s.du + 1
   end
 end
@@ -113,8 +113,8 @@ for n, item in ipairs(valid) do
     count(s, item, attempts)
     if not over then
       rewritten[#rewritten + 1] = item.id
-      rewritten[#rewritten + 1] = record(sub, attempts + 1, created, size, event)
-      add(later, sub, now + item.delay, item.id)
+      rewritten[#rewritten + 1] = record(sub, text(attempts + 1), created, text(size), event)
+      add(later, sub, text(now + item.delay), item.id)
       s.du = s.du + 1
     end
   end
