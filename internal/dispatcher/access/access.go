@@ -125,6 +125,9 @@ func (a *Authenticator) Authenticate(r *http.Request) (rest.Caller, *rest.Proble
 		return nil, a.notGood()
 	case unsettled:
 	}
+	if !tokenLike(token) {
+		return nil, malformed()
+	}
 	found, err := a.look(r, sum, token)
 	if err != nil {
 		return nil, a.problem(err)

@@ -17,26 +17,29 @@ import (
 // maxToken bounds what is sent on for a review. The tokens of ServiceAccounts have about 1 KB.
 const maxToken = 16 << 10
 
+const how = "send the header Authorization: Bearer TOKEN, once, with the token of a ServiceAccount"
+
 // bearer takes the token from a request's header.
 func bearer(header http.Header) (string, *rest.Problem) {
 	values := header["Authorization"]
-	const how = "send the header Authorization: Bearer TOKEN, once, with the token of a ServiceAccount"
 	if len(values) == 0 {
 		return "", rest.New(http.StatusUnauthorized, "this needs credentials: "+how)
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	token = strings.Trim(token, " ")
-	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") || !tokenLike(token) {
-		return "", rest.New(http.StatusUnauthorized, "the Authorization header is none that is understood here: "+how)
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken {
+		return "", malformed()
 	}
 	return token, nil
 }
 
-// tokenLike tells whether a text can be a bearer token, by RFC 6750.
+func malformed() *rest.Problem {
+	return rest.New(http.StatusUnauthorized, "the Authorization header is none that is understood here: "+how)
+}
+
+// tokenLike tells whether a text can be a bearer token, by RFC 6750. That takes longer than all else that is done for a
+// token which is known, so it is asked of others only.
 func tokenLike(text string) bool {
-	if text == "" || len(text) > maxToken {
-		return false
-	}
 	for i := range len(text) {
 		if !tokenCharacters[text[i]] {
 			return false
@@ -66,8 +69,8 @@ func expiry(token string) time.Time {
 	var claims struct {
 		Expires *float64 `json:"exp"`
 	}
-	if json.Unmarshal(text, &claims) != nil || claims.Expires == nil || *claims.Expires > math.MaxInt32*2 {
+	if json.Unmarshal(text, &claims) != nil || claims.Expires == nil || *claims.Expires > math.MaxUint32 {
 		return forever
 	}
-	return time.Unix(int64(*claims.Expires), 0)
+	return time.Unix(int64(max(0, *claims.Expires)), 0)
 }
