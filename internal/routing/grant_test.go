@@ -130,8 +130,12 @@ func TestALongGrantSaysWhatAShortOneDoes(t *testing.T) {
 				a := event.Attributes{Project: project, Team: team, Severity: "x"}
 				var want []*Route
 				for _, r := range model {
-					if wants(r, "a.b", a) && r.Grant.Refuses(a) == "" {
+					is := wants(r, "a.b", a) && r.Grant.Refuses(a) == ""
+					if is {
 						want = append(want, r)
+					}
+					if rule, _ := r.Explain("a.b", a); (rule == RuleNone) != is {
+						t.Fatalf("%+v: the rule is %q, wanted: %v", a, rule, is)
 					}
 				}
 				if diff := cmp.Diff(ids(want), ids(table.Match("a.b", a))); diff != "" {

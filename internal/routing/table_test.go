@@ -107,8 +107,12 @@ func compare(t *rapid.T, table *Table, model map[string]*Route) {
 			a := event.Attributes{Project: word[i%3], Team: word[i/3%3], Severity: word[i/9]}
 			var want []*Route
 			for _, r := range model {
-				if wants(r, eventType, a) {
+				is := wants(r, eventType, a)
+				if is {
 					want = append(want, r)
+				}
+				if rule, reason := r.Explain(eventType, a); (rule == RuleNone) != is || (reason == "") != is {
+					t.Fatalf("%s %+v: the rule is %q (%s), wanted: %v", eventType, a, rule, reason, is)
 				}
 			}
 			if diff := cmp.Diff(ids(want), ids(table.Match(eventType, a))); diff != "" {

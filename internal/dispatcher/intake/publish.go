@@ -101,11 +101,15 @@ func (h *handler) begin(w http.ResponseWriter, r *rest.Request, x *exchange, lim
 		return "", nil, p
 	}
 	if table = h.Table(); table == nil {
-		return "", nil, rest.New(http.StatusServiceUnavailable,
-			"this dispatcher is not ready to take events yet (GET /readyz tells why): send this again in a moment").
-			Retry(retryUnready)
+		return "", nil, notReady()
 	}
 	return key, table, nil
+}
+
+func notReady() *rest.Problem {
+	return rest.New(http.StatusServiceUnavailable,
+		"this dispatcher is not ready to take events yet (GET /readyz tells why): send this again in a moment").
+		Retry(retryUnready)
 }
 
 // idempotencyKey returns the request's key, "" if it has none.

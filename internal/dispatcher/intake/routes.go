@@ -15,6 +15,7 @@ func (h *handler) routes() []rest.Route {
 	return []rest.Route{
 		{Method: http.MethodPost, Path: "/api/v1/events", Serve: h.publishEvent},
 		{Method: http.MethodPost, Path: "/api/v1/events/batch", Serve: h.publishBatch},
+		{Method: http.MethodPost, Path: "/api/v1/events/explain", Serve: h.explainEvent},
 		{Method: http.MethodGet, Path: "/api/v1/event-types", Serve: h.listEventTypes},
 		{Method: http.MethodGet, Path: "/health", Serve: healthy, Open: true},
 		{Method: http.MethodGet, Path: "/healthz", Serve: healthy, Open: true},

@@ -322,3 +322,51 @@ func TestBodiesThatAreRefusedUnread(t *testing.T) {
 		})
 	}
 }
+
+// allowed lets a caller list in these namespaces; of "?" nobody can tell.
+type allowed map[string]bool
+
+func (a allowed) May(_ context.Context, do Action) error {
+	switch {
+	case do.Namespace == "?":
+		return ErrUnknown
+	case do.Verb == "list" && a[do.Namespace]:
+		return nil
+	default:
+		return &Denied{"no"}
+	}
+}
+
+func TestAScopeHoldsWhatTheCallerMayList(t *testing.T) {
+	for name, c := range map[string]struct {
+		may       allowed
+		namespace string
+		status    int // of the refusal at once
+		holds     []string
+		later     bool // nobody can tell of one
+	}{
+		"all":                          {allowed{"": true}, "", 0, []string{"a", "b", "?"}, false},
+		"all, but asks for one":        {allowed{"": true, "a": true}, "a", 0, []string{"a"}, false},
+		"one":                          {allowed{"b": true}, "", 0, []string{"b"}, true},
+		"one, and asks for it":         {allowed{"b": true}, "b", 0, []string{"b"}, false},
+		"one, and asks for another":    {allowed{"b": true}, "a", 403, nil, false},
+		"asks for one nobody can tell": {allowed{"": true}, "?", 503, nil, false},
+	} {
+		scope, p := NewScope(t.Context(), c.may, Action{Verb: "list", Namespace: c.namespace})
+		if c.status != 0 {
+			if p == nil || p.Status != c.status {
+				t.Errorf("%s: %+v", name, p)
+			}
+			continue
+		}
+		var holds []string
+		for _, namespace := range []string{"a", "b", "b", "?"} {
+			if scope.Holds(namespace) && (len(holds) == 0 || holds[len(holds)-1] != namespace) {
+				holds = append(holds, namespace)
+			}
+		}
+		if diff := cmp.Diff(c.holds, holds); diff != "" || (scope.Problem() != nil) != c.later {
+			t.Errorf("%s: %+v (-want +got):\n%s", name, scope.Problem(), diff)
+		}
+	}
+}

@@ -69,7 +69,8 @@ type Header struct {
 
 // ValueSource is where a header's value comes from.
 type ValueSource struct {
-	SecretKeyRef *KeyReference `json:"secret_key_ref,omitempty"`
+	SecretKeyRef    *KeyReference `json:"secret_key_ref,omitempty"`
+	ConfigMapKeyRef *KeyReference `json:"config_map_key_ref,omitempty"`
 }
 
 // TLS is spec.tls.

@@ -117,13 +117,13 @@ func (h *handler) selection(r *http.Request) (selection, *rest.Problem) {
 func (h *handler) choose(
 	ctx context.Context, s selection, caller rest.Caller,
 ) (chosen []*v1alpha1.WebhookSubscription, more bool, p *rest.Problem) {
-	sees := sight{ctx: ctx, caller: caller, namespaces: map[string]bool{}}
-	if p := sees.start(s.namespace); p != nil {
+	scope, p := rest.NewScope(ctx, caller, rest.Action{Verb: "list", Resource: resource, Namespace: s.namespace})
+	if p != nil {
 		return nil, false, p
 	}
 	byPlace := func(a, b *v1alpha1.WebhookSubscription) int { return placeOf(a).compare(placeOf(b)) }
 	for sub := range h.Cache.Objects() {
-		if !s.takes(sub) || !sees.namespace(sub.Namespace) {
+		if !s.takes(sub) || !scope.Holds(sub.Namespace) {
 			continue
 		}
 		chosen = append(chosen, sub)
@@ -132,8 +132,8 @@ func (h *handler) choose(
 			chosen = chosen[:s.limit+1]
 		}
 	}
-	if sees.refused != nil {
-		return nil, false, sees.refused
+	if p := scope.Problem(); p != nil {
+		return nil, false, p
 	}
 	slices.SortFunc(chosen, byPlace)
 	if len(chosen) > s.limit {
@@ -153,42 +153,4 @@ func (s *selection) takes(sub *v1alpha1.WebhookSubscription) bool {
 func asksFor(events []string, eventType string) bool {
 	family, _, _ := strings.Cut(eventType, ".")
 	return slices.ContainsFunc(events, func(e string) bool { return e == eventType || e == "*" || e == family+".*" })
-}
-
-// sight is what a caller may list, asked once for each namespace.
-type sight struct {
-	ctx        context.Context //nolint:containedctx // it lives as long as the call that it serves
-	caller     rest.Caller
-	all        bool
-	namespaces map[string]bool
-	refused    *rest.Problem // nobody can tell
-}
-
-// start asks for a namespace, which must then be seen, or for all of them at once, which need not be.
-func (s *sight) start(namespace string) *rest.Problem {
-	p := rest.Refusal(s.caller.May(s.ctx, rest.Action{Verb: "list", Resource: resource, Namespace: namespace}))
-	if p == nil {
-		s.all = true
-		return nil
-	}
-	if namespace == "" && p.Status == http.StatusForbidden {
-		return nil
-	}
-	return p
-}
-
-func (s *sight) namespace(name string) bool {
-	if s.all || s.refused != nil {
-		return s.all
-	}
-	sees, asked := s.namespaces[name]
-	if !asked {
-		p := rest.Refusal(s.caller.May(s.ctx, rest.Action{Verb: "list", Resource: resource, Namespace: name}))
-		if p != nil && p.Status != http.StatusForbidden {
-			s.refused = p
-		}
-		sees = p == nil
-		s.namespaces[name] = sees
-	}
-	return sees
 }
