@@ -18,8 +18,10 @@ func (s *Store) SetClock(now func() time.Time) {
 // Tend does now what Run does every hour.
 func (s *Store) Tend(ctx context.Context) error { return s.tend(ctx) }
 
-// Statement is the page's SQL.
-func Statement(f history.Filter) (sql string, args []any) { return statement(&f) }
+// Statement is the SQL that reads the first part of a page.
+func (s *Store) Statement(f history.Filter) (sql string, args []any) {
+	return statement(&f, spans(&f, s.known.newest())[0], f.PageSize()+1)
+}
 
 // MaxRows in a transaction.
 const MaxRows = maxRows

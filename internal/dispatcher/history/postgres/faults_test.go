@@ -122,10 +122,7 @@ func TestABatchWhoseAnswerIsLostIsStoredExactlyOnce(t *testing.T) {
 		"the answer to the commit is lost":        {beforeAnswer, "3", history.Written{Repeated: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url, err := server.Database(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			url := newDatabase(t)
 			l := newLink(t, server.Address)
 			direct := &rig{t: t, url: url}
 			r := openRig(t, strings.Replace(url, server.Address, l.address, 1))
@@ -181,7 +178,7 @@ func TestPostgreSQLMayComeLateAndGoAndComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	own.Stop()
-	r := unstartedRig(t, url)
+	r := unstartedRig(t, url, 7)
 	r.start()
 	batch := history.Batch{Records: records(5, time.Now())}
 	away := func() {

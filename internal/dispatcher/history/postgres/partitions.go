@@ -69,6 +69,16 @@ func (p *partitions) set(days map[day]bool) {
 	p.days = days
 }
 
+// newest is the latest of them.
+func (p *partitions) newest() (newest day) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for d := range p.days {
+		newest = max(newest, d)
+	}
+	return newest
+}
+
 type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)

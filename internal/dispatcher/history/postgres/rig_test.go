@@ -53,24 +53,29 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return openRig(t, newDatabase(t))
+}
+
+func newDatabase(t *testing.T) string {
+	t.Helper()
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openRig(t, url)
+	return url
 }
 
 func openRig(t *testing.T, url string) *rig {
 	t.Helper()
-	r := unstartedRig(t, url)
+	r := unstartedRig(t, url, 7)
 	r.start()
 	r.awaitReady()
 	return r
 }
 
-func unstartedRig(t *testing.T, url string) *rig {
+func unstartedRig(t *testing.T, url string, retentionDays int) *rig {
 	t.Helper()
-	store, err := postgres.Open(postgres.Options{URL: url, RetentionDays: 7, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	store, err := postgres.Open(postgres.Options{URL: url, RetentionDays: retentionDays, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

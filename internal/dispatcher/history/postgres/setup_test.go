@@ -32,13 +32,10 @@ func days(first time.Time, n int) string {
 }
 
 func TestReplicasThatStartTogetherSetUpOnce(t *testing.T) {
-	url, err := server.Database(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := newDatabase(t)
 	replicas := make([]*rig, 5)
 	for i := range replicas {
-		replicas[i] = unstartedRig(t, url)
+		replicas[i] = unstartedRig(t, url, 7)
 	}
 	for _, r := range replicas {
 		if err := r.Ready(t.Context()); !errors.Is(err, history.ErrUnavailable) {
@@ -65,10 +62,7 @@ func TestASchemaThatANewerReplicaLeftIsLeftAlone(t *testing.T) {
 }
 
 func TestARoleThatOwnsOnlyTheSchemaIsEnough(t *testing.T) {
-	url, err := server.Database(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := newDatabase(t)
 	(&rig{t: t, url: url}).value("CREATE ROLE humble LOGIN")
 	(&rig{t: t, url: url}).value("CREATE SCHEMA nexus_webhooks AUTHORIZATION humble")
 	openRig(t, strings.Replace(url, "nexus@", "humble@", 1)).write(record(time.Now()))

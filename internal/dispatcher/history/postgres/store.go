@@ -107,7 +107,7 @@ func Open(o Options) (*Store, error) {
 		retention: time.Duration(o.RetentionDays) * 24 * time.Hour,
 	}
 	s.state.lost = make(chan struct{}, 1)
-	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout); err != nil {
+	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout, alongIndexes...); err != nil {
 		return nil, err
 	}
 	if s.writers, err = pool(config, cmp.Or(o.Writers, defaultWriters), writeTimeout); err != nil {
@@ -117,14 +117,26 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
+// alongIndexes are settings by which a page is read in order from the place where it begins, and no further than it
+// goes. The planner cannot know that this is best: it takes all subscriptions to be as busy as the average, and knows
+// nothing yet of a partition that has just come into use. Compiling a plan takes longer than running it.
+//
+//nolint:gochecknoglobals // a list that nothing changes
+var alongIndexes = []string{
+	"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit",
+}
+
 // pool makes a pool whose statements the server itself ends should our request to do so not reach it.
-func pool(base *pgxpool.Config, connections int, timeout time.Duration) (*pgxpool.Pool, error) {
+func pool(base *pgxpool.Config, connections int, timeout time.Duration, off ...string) (*pgxpool.Pool, error) {
 	config := base.Copy()
 	config.MaxConns = int32(connections) //nolint:gosec // bounded above
 	config.MinConns, config.MinIdleConns = 0, 0
 	milliseconds := strconv.FormatInt((timeout + time.Second).Milliseconds(), 10)
 	parameter(config, "statement_timeout", milliseconds)
 	parameter(config, "idle_in_transaction_session_timeout", milliseconds)
+	for _, name := range off {
+		parameter(config, name, "off")
+	}
 	p, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of connections to PostgreSQL: %w", err)
