@@ -54,7 +54,7 @@ func Start(settings ...string) (*Server, error) {
 	}, settings...) {
 		s.args = append(s.args, "-c", setting)
 	}
-	err = s.initialize()
+	err = s.initialise()
 	if err == nil {
 		err = s.Restart()
 	}
@@ -65,7 +65,7 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) initialize() error {
+func (s *Server) initialise() error {
 	if owner := servant(); owner != nil {
 		if err := os.Chown(s.Dir, int(owner.Uid), int(owner.Gid)); err != nil {
 			return fmt.Errorf("give the directory for PostgreSQL to its user: %w", err)

@@ -300,5 +300,5 @@ func (m *bench) explain(b *testing.B, k kind) {
 			b.Fatal(err)
 		}
 	}
-	_, _ = fmt.Printf("%s: %s\n%s\n\n", k.name, sql, strings.Join(lines, "\n"))
+	_, _ = fmt.Fprintf(os.Stdout, "%s: %s\n%s\n\n", k.name, sql, strings.Join(lines, "\n"))
 }
