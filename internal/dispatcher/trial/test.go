@@ -166,7 +166,9 @@ func (h *handler) typeFor(patterns []string) string {
 }
 
 // test makes one attempt and answers with what came of it.
-func (h *handler) test(w http.ResponseWriter, r *rest.Request, route *routing.Route, eventType string, made *string) int {
+func (h *handler) test(
+	w http.ResponseWriter, r *rest.Request, route *routing.Route, eventType string, made *string,
+) int {
 	select {
 	case h.places <- struct{}{}:
 		defer func() { <-h.places }()
