@@ -226,7 +226,7 @@ func TestALargeBodyIsAnsweredBeforeItIsRead(t *testing.T) {
 }
 
 func TestKeptConnectionsAreBounded(t *testing.T) {
-	ps := newPeers("80", 2)
+	ps := newPeers("80", newAllowance(2))
 	p, _ := ps.find("endpoint.test")
 	var theirs []net.Conn
 	for range 3 {

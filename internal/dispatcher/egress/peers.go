@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,7 +20,7 @@ const sweepEvery = 15 * time.Second
 // peers keeps what is known of endpoints, and the connections to them that no request uses just now.
 type peers struct {
 	defaultPort string
-	mostIdle    int // connections, per endpoint and in all
+	kept        *allowance // may be shared with other peers
 
 	mu       sync.Mutex
 	byHost   map[string]*peer // by host and port as the URL has them
@@ -36,9 +37,28 @@ type peer struct {
 	used    time.Time
 }
 
-func newPeers(defaultPort string, mostIdle int) *peers {
-	return &peers{defaultPort: defaultPort, mostIdle: mostIdle, byHost: make(map[string]*peer)}
+func newPeers(defaultPort string, kept *allowance) *peers {
+	return &peers{defaultPort: defaultPort, kept: kept, byHost: make(map[string]*peer)}
 }
+
+// allowance bounds the connections that are kept.
+type allowance struct {
+	most int64
+	used atomic.Int64
+}
+
+func newAllowance(most int) *allowance { return &allowance{most: int64(most)} }
+
+// take tells whether one more may be kept, and counts it if so.
+func (a *allowance) take() bool {
+	if a.used.Add(1) <= a.most {
+		return true
+	}
+	a.used.Add(-1)
+	return false
+}
+
+func (a *allowance) give(n int) { a.used.Add(-int64(n)) }
 
 // find returns the peer, and whether the direct way is open to it.
 func (ps *peers) find(host string) (*peer, bool) {
@@ -86,6 +106,7 @@ func (ps *peers) take(p *peer) *conn {
 	p.idle[last] = nil
 	p.idle = p.idle[:last]
 	ps.idle--
+	ps.kept.give(1)
 	return c
 }
 
@@ -93,7 +114,7 @@ func (ps *peers) take(p *peer) *conn {
 func (ps *peers) keep(c *conn) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.idle >= ps.mostIdle {
+	if !ps.kept.take() {
 		c.discard()
 		return
 	}
@@ -133,6 +154,7 @@ func (ps *peers) sweep(now time.Time) {
 			c.discard()
 		}
 		ps.idle -= len(p.idle) - len(kept)
+		ps.kept.give(len(p.idle) - len(kept))
 		clear(p.idle[len(kept):])
 		p.idle = kept
 		if len(kept) == 0 && now.Sub(p.used) >= idleTimeout {
@@ -151,6 +173,7 @@ func (ps *peers) closeIdle() {
 		}
 		p.idle = nil
 	}
+	ps.kept.give(ps.idle)
 	ps.idle = 0
 }
 

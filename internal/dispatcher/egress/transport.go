@@ -53,7 +53,8 @@ type Options struct {
 // Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and whatever is unusual go by http.Transport.
 type Transport struct {
 	// The guard of plain http is the stricter one, so a connection of one scheme must never serve the other.
-	secure, plain way
+	secure, plain *way
+	identities    identities
 }
 
 // way leads to the endpoints of one scheme.
@@ -65,29 +66,48 @@ type way struct {
 // NewTransport returns a Transport with its own pool of connections.
 func NewTransport(o Options) *Transport {
 	o.MaxIdleConns = max(o.MaxIdleConns, 1)
-	plain, secure := baseTransport(o, false), baseTransport(o, true)
-	handshakes := &handshaker{
-		dial: secure.DialContext,
-		config: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			RootCAs:            o.RootCAs,
-			NextProtos:         []string{"h2", "http/1.1"},
-			ClientSessionCache: tls.NewLRUClientSessionCache(resumableSessions),
-		},
-	}
-	handed := newHandOver()
-	secure.DialTLSContext = handed.or(handshakes.dialTLS)
-	secure.ForceAttemptHTTP2 = true
+	plain, kept := baseTransport(o, false), newAllowance(o.MaxIdleConns)
 	return &Transport{
-		plain: way{
-			direct:  direct{peers: newPeers("80", o.MaxIdleConns), dial: plain.DialContext},
+		plain: &way{
+			direct:  direct{peers: newPeers("80", newAllowance(o.MaxIdleConns)), dial: plain.DialContext},
 			general: plain,
 		},
-		secure: way{
-			direct:  direct{peers: newPeers("443", o.MaxIdleConns), dial: handshakes.dialTLS, handOver: handed},
-			general: secure,
+		secure: newSecureWay(o, Identity{}, kept),
+		identities: identities{
+			lead: func(i Identity) *way { return newSecureWay(o, i, kept) },
+			byID: map[string]*identified{},
 		},
 	}
+}
+
+// newSecureWay makes https connections by an identity; the ones that are kept count against the allowance.
+func newSecureWay(o Options, identity Identity, kept *allowance) *way {
+	general := baseTransport(o, true)
+	handshakes := &handshaker{dial: general.DialContext, config: tlsConfig(o, identity)}
+	handed := newHandOver()
+	general.DialTLSContext = handed.or(handshakes.dialTLS)
+	general.ForceAttemptHTTP2 = true
+	return &way{
+		direct:  direct{peers: newPeers("443", kept), dial: handshakes.dialTLS, handOver: handed},
+		general: general,
+	}
+}
+
+func tlsConfig(o Options, identity Identity) *tls.Config {
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		RootCAs:            o.RootCAs,
+		NextProtos:         []string{"h2", "http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(resumableSessions),
+	}
+	if identity.RootCAs != nil {
+		config.RootCAs = identity.RootCAs
+	}
+	if certificate := identity.Certificate; certificate != nil {
+		// Whatever authorities the peer names: it judges by more than their names, and says what it thinks.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+	}
+	return config
 }
 
 func baseTransport(o Options, encrypted bool) *http.Transport {
@@ -109,13 +129,18 @@ func baseTransport(o Options, encrypted bool) *http.Transport {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.roundTrip(req, t.secure)
+}
+
+func (t *Transport) roundTrip(req *http.Request, secure *way) (*http.Response, error) {
 	switch req.URL.Scheme {
 	case "http":
 		return t.plain.roundTrip(req)
 	case "https":
-		return t.secure.roundTrip(req)
+		res, err := secure.roundTrip(req)
+		return res, asHandshakeError(err)
 	default:
-		return t.secure.general.RoundTrip(req) // which says that it knows no such scheme
+		return secure.general.RoundTrip(req) // which says that it knows no such scheme
 	}
 }
 
@@ -139,8 +164,12 @@ func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections closes the connections that no request uses just now.
 func (t *Transport) CloseIdleConnections() {
-	for _, w := range []*way{&t.secure, &t.plain} {
-		w.direct.peers.closeIdle()
-		w.general.CloseIdleConnections()
-	}
+	t.secure.closeIdle()
+	t.plain.closeIdle()
+	t.identities.closeIdle()
+}
+
+func (w *way) closeIdle() {
+	w.direct.peers.closeIdle()
+	w.general.CloseIdleConnections()
 }
