@@ -270,7 +270,7 @@ func TestASweepClosesWhatIsOldOrDead(t *testing.T) {
 	}
 	e.CloseClientConnections()
 	<-closed
-	if idle, peers := sweep(0); idle != 0 || peers != 1 {
+	if idle, peers := sweep(sweepEvery); idle != 0 || peers != 1 {
 		t.Errorf("dead: %d connections of %d peers, want 0 and 1", idle, peers)
 	}
 	request()

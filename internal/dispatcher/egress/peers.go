@@ -141,13 +141,14 @@ func (ps *peers) sweepLater() {
 	})
 }
 
-// sweep closes the connections that nobody used for idleTimeout or that the other side closed, and forgets the peers
-// that nobody used as long. What was learned of one is learned anew after that.
+// sweep closes the connections that nobody used for idleTimeout, or for sweepEvery and that the other side closed
+// meanwhile, and forgets the peers that nobody used for idleTimeout. What was learned of one is learned anew after that.
 func (ps *peers) sweep(now time.Time) {
 	for host, p := range ps.byHost {
 		kept := p.idle[:0]
 		for _, c := range p.idle {
-			if now.Sub(c.since) < idleTimeout && c.alive() {
+			idle := now.Sub(c.since)
+			if idle < sweepEvery || idle < idleTimeout && c.alive() {
 				kept = append(kept, c)
 				continue
 			}
@@ -180,27 +181,31 @@ func (ps *peers) closeIdle() {
 // alive tells whether a kept connection can still be used: the other side neither closed it nor sent what nobody asked
 // for.
 func (c *conn) alive() bool {
-	socket, ok := c.socket().(syscall.Conn)
-	if !ok {
+	if c.raw == nil || c.reader.Buffered() > 0 {
 		return false
+	}
+	return c.raw.Control(c.peek) == nil && c.quiet
+}
+
+// peek notes whether nothing can be read, not even an end.
+func (c *conn) peek(fd uintptr) {
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	c.quiet = err == syscall.EAGAIN
+}
+
+// rawConn is the socket below a connection, TLS or not; nil where there is none.
+func rawConn(conn net.Conn) syscall.RawConn {
+	if layered, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = layered.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
-	nothing := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		nothing = err == syscall.EAGAIN //nolint:errorlint // an errno as it came from the system
-	})
-	return err == nil && nothing && c.reader.Buffered() == 0
-}
-
-// socket is the connection below TLS.
-func (c *conn) socket() net.Conn {
-	if layered, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-		return layered.NetConn()
-	}
-	return c.Conn
+	return raw
 }

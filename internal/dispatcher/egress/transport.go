@@ -50,7 +50,7 @@ type Options struct {
 // nothing that could follow a redirect. It uses no proxy, keeps no cookies, asks for no compression, and bounds only
 // the time to connect: the time for the rest is the request's context.
 //
-// Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and whatever is unusual go by http.Transport.
+// Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and unusual hosts go by http.Transport.
 type Transport struct {
 	// The guard of plain http is the stricter one, so a connection of one scheme must never serve the other.
 	secure, plain *way
