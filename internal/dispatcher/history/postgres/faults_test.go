@@ -235,3 +235,21 @@ func TestSlowPostgreSQLEndsACallInTime(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+func TestAServerThatTakesNoWritesIsLeftForOneThatDoes(t *testing.T) {
+	r := newRig(t)
+	admin := &rig{t: t, url: r.url + "&default_transaction_read_only=off"}
+	set := func(value string) {
+		admin.value("DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = " +
+			value + "'; END $$")
+	}
+	set("on")
+	batch := history.Batch{Records: records(1, time.Now())}
+	if _, err := r.Write(t.Context(), batch); !errors.Is(err, history.ErrUnavailable) {
+		t.Errorf("while it is a standby: %v", err)
+	}
+	set("off")
+	if written, err := r.Write(t.Context(), batch); err != nil || written.Stored != 1 {
+		t.Errorf("afterwards: %+v, %v", written, err)
+	}
+}

@@ -106,6 +106,8 @@ func (s *Store) admit(ctx context.Context, days map[day]bool) (map[day]verdict, 
 	if len(missing) == 0 {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	verdicts := map[day]verdict{}
 	err := pgx.BeginFunc(ctx, s.writers, func(tx pgx.Tx) error {
 		now, err := s.clock(ctx, tx)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of what one call may take.
@@ -39,7 +40,8 @@ const (
 // Options of a Store.
 type Options struct {
 	// URL is of the form postgres://user:password@host:5432/database?sslmode=verify-full, or a list of keywords and
-	// values as libpq takes it. What it leaves out comes from the usual PG* variables.
+	// values as libpq takes it; several hosts by commas, with target_session_attrs=read-write to find the primary among
+	// them. What it leaves out comes from the usual PG* variables.
 	URL string
 	// RetentionDays is for how many days a delivery is kept after it was made, 1 to MaxRetentionDays; up to a day more.
 	RetentionDays int
@@ -85,6 +87,7 @@ type Store struct {
 	writers   *pgxpool.Pool
 	state     state
 	known     partitions
+	complain  rate.Sometimes
 	clock     func(context.Context, querier) (time.Time, error)
 }
 
@@ -103,7 +106,8 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		log: o.Log, config: config.ConnConfig.Copy(), clock: serverTime,
+		complain: rate.Sometimes{First: 1, Interval: time.Second},
+		log:      o.Log, config: config.ConnConfig.Copy(), clock: serverTime,
 		retention: time.Duration(o.RetentionDays) * 24 * time.Hour,
 	}
 	s.state.lost = make(chan struct{}, 1)
