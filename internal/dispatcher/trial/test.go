@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nexus.io/webhooks/internal/dispatcher/delivery"
+	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
@@ -182,7 +183,7 @@ func (h *handler) test(
 		ID: event.NewID(), Type: eventType, Source: "nexus-webhooks", Timestamp: time.Now().UTC(),
 		Data: json.RawMessage(`{"test":true,"message":"This is a test. Nothing happened."}`),
 	}
-	recorder := &recorder{next: h.Transport, sent: &http.Header{}}
+	recorder := &recorder{next: h.Transport, transport: h.Transport, sent: &http.Header{}}
 	exchange := delivery.NewSender(recorder, h.Version).Send(ctx, route, queue.Lease{
 		DeliveryID: event.NewDeliveryID(), SubscriptionID: route.ID, EventID: e.ID, EventType: e.Type, Attempt: 1,
 		Body: e.AppendBody(nil),
@@ -234,12 +235,18 @@ func shown(sent http.Header, route *routing.Route) map[string]string {
 
 // recorder keeps the headers of a request that it sends.
 type recorder struct {
-	next http.RoundTripper
-	sent *http.Header
+	next      http.RoundTripper
+	transport Transport
+	sent      *http.Header
 }
 
 // RoundTrip sends by the transport behind it.
 func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	*r.sent = request.Header.Clone()
 	return r.next.RoundTrip(request)
+}
+
+// As records what is sent over connections that are made as a route asks.
+func (r *recorder) As(identity egress.Identity) http.RoundTripper {
+	return &recorder{next: r.transport.As(identity), transport: r.transport, sent: r.sent}
 }

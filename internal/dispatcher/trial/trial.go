@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/routing"
@@ -23,11 +24,17 @@ import (
 type Options struct {
 	// Table returns the present routing table, nil until the first one is complete.
 	Table     func() *routing.Table
-	Transport http.RoundTripper // see delivery.NewSender
+	Transport Transport
 	Version   string            // of this program, for User-Agent
 	Catalogue *event.Catalogue
 	Timeout   time.Duration // of a test of a URL
 	Namespace string        // in which somebody who tests a URL must be allowed to create subscriptions
+}
+
+// Transport is the way of deliveries, which can make its connections as a route asks.
+type Transport interface {
+	http.RoundTripper
+	As(identity egress.Identity) http.RoundTripper
 }
 
 const (

@@ -5,6 +5,7 @@ package trial
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -144,6 +145,26 @@ func TestWhatIsShownOfATestIsWhatWasSent(t *testing.T) {
 	}
 	if got.HeadersSent["X-Nexus-Event"] != "release.created" || got.HeadersSent["Authorization"] != "[redacted]" {
 		t.Errorf("%v", got.HeadersSent)
+	}
+}
+
+func TestATestUsesTheTLSOfItsSubscription(t *testing.T) {
+	r := newRig(t, rest.Anybody{})
+	secure := httptest.NewTLSServer(r.endpoint.Config.Handler)
+	t.Cleanup(secure.Close)
+	authorities := x509.NewCertPool()
+	authorities.AddCert(secure.Certificate())
+	r.table = routing.Empty().With([]*routing.Route{
+		r.route("sub_without", func(r *routing.Route) { r.Endpoint = routing.ParseEndpoint(secure.URL + "/ok") }),
+		r.route("sub_with", func(r *routing.Route) {
+			r.Endpoint, r.TLS = routing.ParseEndpoint(secure.URL+"/ok"), &routing.TLS{ID: "test", RootCAs: authorities}
+		}),
+	}, nil)
+	if got := r.result("/api/v1/subscriptions/sub_without/test", ""); got.Success || !strings.Contains(got.Error, "certificate") {
+		t.Errorf("%+v", got)
+	}
+	if got := r.result("/api/v1/subscriptions/sub_with/test", ""); !got.Success || got.HeadersSent["X-Team"] != "t" {
+		t.Errorf("%+v", got)
 	}
 }
 
