@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kuberest "k8s.io/client-go/rest"
 
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
@@ -399,4 +401,26 @@ func BenchmarkKnownCaller(b *testing.B) {
 			}
 		}
 	})
+}
+
+// A server that knows nothing of audiences says yes to a token that was made for itself, which anybody could show here.
+func TestAYesWithoutTheAudienceIsNone(t *testing.T) {
+	for name, audiences := range map[string]string{"no audience": ``, "another": `,"audiences":["https://kubernetes"]`} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = fmt.Fprintf(w, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview",`+
+					`"status":{"authenticated":true,"user":{"username":"ci"}%s}}`, audiences)
+			}))
+			defer server.Close()
+			a, err := New(Options{Config: &kuberest.Config{Host: server.URL}, Audience: DefaultAudience,
+				Registerer: prometheus.NewRegistry()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, problem := a.Authenticate(request("token")); problem == nil || problem.Status != http.StatusUnauthorized {
+				t.Errorf("%+v, want 401", problem)
+			}
+		})
+	}
 }
