@@ -25,7 +25,7 @@ type Options struct {
 	// Table returns the present routing table, nil until the first one is complete.
 	Table     func() *routing.Table
 	Transport Transport
-	Version   string            // of this program, for User-Agent
+	Version   string // of this program, for User-Agent
 	Catalogue *event.Catalogue
 	Timeout   time.Duration // of a test of a URL
 	Namespace string        // in which somebody who tests a URL must be allowed to create subscriptions
