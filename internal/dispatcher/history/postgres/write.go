@@ -24,8 +24,8 @@ var errTooEarly = errors.New("its id is of a time to come: check the clocks of t
 
 // Write stores a batch, in transactions of at most maxRows records and about maxBytes of bodies. After an error some of
 // it may be stored: write it again until there is none, which stores each record once. A record that PostgreSQL cannot
-// store whatever happens is rejected, and keeps none of the others from being stored. What it returns beside an error is
-// what is known by then.
+// store whatever happens is rejected, and keeps none of the others from being stored. What it returns beside an error
+// is what is known by then.
 func (s *Store) Write(ctx context.Context, batch history.Batch) (history.Written, error) {
 	var total history.Written
 	if err := s.state.check(); err != nil {
