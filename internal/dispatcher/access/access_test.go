@@ -6,6 +6,7 @@ package access
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -178,12 +179,13 @@ func TestWhileTheKubernetesAPIIsAway(t *testing.T) {
 	b.forward(time.Minute)
 	b.expect("a known caller after a minute", known, 200)
 	b.expect("an unknown caller after a minute", unknown, http.StatusServiceUnavailable)
-	b.expect("who was denied", denied, http.StatusServiceUnavailable)
+	b.expect("who was denied", denied, http.StatusForbidden)
 	if n := b.count("nexus_webhook_access_outage_answers_total"); n < 2 {
 		t.Errorf("%v answers counted as old", n)
 	}
 	b.forward(4*time.Minute + time.Second)
 	b.expect("a known caller after the outage's bound", known, http.StatusServiceUnavailable)
+	b.expect("who was denied, after it", denied, http.StatusServiceUnavailable)
 	if n := strings.Count(b.log.String(), "cannot be asked"); n != 1 {
 		t.Errorf("the log tells %d times of it", n)
 	}
@@ -346,21 +348,23 @@ func TestAFloodOfTokensFromEverywhere(t *testing.T) {
 }
 
 func TestOneCallersQuestionsAreBounded(t *testing.T) {
-	b := newBench(t, nil)
-	caller, problem := b.Authenticate(request(b.token("curious")))
+	const left = 20
+	still := time.Now()
+	b := newBench(t, func(o *Options) { o.Now = func() time.Time { return still } })
+	found, problem := b.Authenticate(request(b.token("curious")))
 	if problem != nil {
 		t.Fatal(problem)
 	}
-	before, started := b.requests.Load(), time.Now()
-	for i := range asksBurst * 2 {
-		_ = caller.May(t.Context(), rest.Action{Verb: "list", Resource: "webhooksubscriptions", Namespace: fmt.Sprint("n", i)})
+	found.(*caller).asks.AllowN(still, asksBurst-left)
+	before, unknown := b.requests.Load(), 0
+	for i := range 10 * left {
+		do := rest.Action{Verb: "list", Resource: "webhooksubscriptions", Namespace: fmt.Sprint("n", i)}
+		if errors.Is(found.May(t.Context(), do), rest.ErrUnknown) {
+			unknown++
+		}
 	}
-	most := int64(asksBurst + asksPerSecond*(time.Since(started).Seconds()+1))
-	if n := b.requests.Load() - before; n > most {
-		t.Errorf("%d reviews, want at most %d", n, most)
-	}
-	if n := b.decisions.no.len(); n > 2*defaultMost {
-		t.Errorf("%d answers are remembered", n)
+	if n := b.requests.Load() - before; n != left || unknown != 9*left {
+		t.Errorf("%d reviews, want %d; %d questions without an answer", n, left, unknown)
 	}
 }
 
