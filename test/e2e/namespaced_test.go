@@ -67,7 +67,7 @@ func startNamespaced(t *testing.T) *namespaced {
 	n.dispatcher = n.start("dispatcher", bin, "--listen-address="+api, "--metrics-address=127.0.0.1:0",
 		"--redis-url="+redistest.ForTest(t, "--appendonly", "yes").URL(), "--egress-allow-networks=127.0.0.0/8",
 		"--namespace="+programsNamespace, "--watch-namespaces="+servedNamespace, "--require-namespace-grant",
-		"--auth=kubernetes", "--auth-cache=1")
+		"--auth=kubernetes", "--auth-cache=1", "--log-level=debug")
 	n.dispatcher.URL = "http://" + api
 	n.must(n.dispatcher.WaitReady(t.Context()))
 	return n
@@ -248,6 +248,9 @@ func TestRolesInNamedNamespacesSuffice(t *testing.T) {
 	for _, p := range []*stack.Process{n.manager, n.dispatcher} {
 		if strings.Contains(p.Log(), "forbidden") {
 			t.Errorf("%s lacks a right", p.Name)
+		}
+		if strings.Contains(p.Log(), token) || strings.Contains(p.Log(), token[strings.LastIndex(token, "."):]) {
+			t.Errorf("%s logs a token", p.Name)
 		}
 	}
 	n.must(n.client.Delete(t.Context(), binding))
