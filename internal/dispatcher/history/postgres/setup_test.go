@@ -46,12 +46,34 @@ func TestReplicasThatStartTogetherSetUpOnce(t *testing.T) {
 	for _, r := range replicas {
 		r.awaitReady()
 		r.write(record(time.Now()))
+		if r.log.contains("level=WARN") {
+			t.Error("a replica got into another's way")
+		}
 	}
 	if got := replicas[0].value("SELECT version_id::text FROM nexus_webhooks.migrations ORDER BY id"); got != "0 1" {
 		t.Errorf("migrations that ran: %s", got)
 	}
 	if got := replicas[0].count(); got != "5" {
 		t.Errorf("there are %s rows", got)
+	}
+}
+
+func TestReplicasThatTendTogetherDoNotGetInEachOthersWay(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	for range 5 {
+		now = now.AddDate(0, 0, 5)
+		at := now
+		r.SetClock(func() time.Time { return at })
+		var replicas sync.WaitGroup
+		for range 5 {
+			replicas.Go(func() {
+				if err := r.Tend(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		replicas.Wait()
 	}
 }
 
