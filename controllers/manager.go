@@ -123,7 +123,7 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 	// Data of Secrets and ConfigMaps is read when it is needed and never kept: only their metadata is cached, and of
 	// ConfigMaps that of those which opted in, since a cluster is full of others.
 	uncached := []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}
-	readable := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue})}
+	readable := labels.SelectorFromSet(labels.Set{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue})
 	var followed map[string]cache.Config // nil for all
 	for _, namespace := range options.Namespaces {
 		if followed == nil {
@@ -137,7 +137,7 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: followed,
-			ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: readable},
+			ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: {Label: readable}},
 		},
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
 

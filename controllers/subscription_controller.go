@@ -157,9 +157,9 @@ func (r *SubscriptionReconciler) SetupWithManager(ctx context.Context, mgr ctrl.
 	return nil
 }
 
-// specChanged lets through what is new, gone, has another spec or asks for a rotation. The dispatcher's statistics change the status all the
-// time, and do not concern us. After a broken watch one subscription may follow another of the same name and
-// generation, as if it were an update of it.
+// specChanged lets through what is new, gone, has another spec or asks for a rotation. The dispatcher's statistics
+// change the status all the time, and do not concern us. After a broken watch one subscription may follow another of
+// the same name and generation, as if it were an update of it.
 var specChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 		e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationRotateRequested] !=

@@ -131,9 +131,9 @@ func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType str
 	return ""
 }
 
-// ConfigMapReadable tells whether a ConfigMap has opted in to being read, which it does by LabelReadable alone. Nothing in
-// it is secret, but only what opted in is watched, and whoever may create a subscription should not have everything of
-// the namespace sent to a URL of theirs.
+// ConfigMapReadable tells whether a ConfigMap has opted in to being read, which it does by LabelReadable alone.
+// Nothing in it is secret, but only what opted in is watched, and whoever may create a subscription should not have
+// everything of the namespace sent to a URL of theirs.
 func ConfigMapReadable(configMap metav1.Object) bool {
 	return configMap.GetLabels()[LabelReadable] == LabelReadableValue
 }

@@ -157,8 +157,8 @@ func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, from So
 	return Header{Name: h.Name, Value: string(value), Secret: true}, problem
 }
 
-var headerRule = fmt.Sprintf("it must be one line of at most %d bytes without control characters; a newline at its end "+
-	"is one too many", v1alpha1.MaxHeaderValueLength)
+var headerRule = fmt.Sprintf("it must be one line of at most %d bytes without control characters; a newline at its "+
+	"end is one too many", v1alpha1.MaxHeaderValueLength)
 
 // ValidHeaderValue tells whether a value can be that of a header.
 func ValidHeaderValue(value []byte) bool {

@@ -43,8 +43,8 @@ var (
 		"or do not belong together")
 )
 
-// ParseCABundle reads certificates in PEM form. What is not a certificate is passed over, but one that cannot be read is
-// ErrNoCertificate, as is none at all: an authority that is silently missing shows only once its endpoint fails.
+// ParseCABundle reads certificates in PEM form. What is not a certificate is passed over, but one that cannot be read
+// is ErrNoCertificate, as is none at all: an authority that is silently missing shows only once its endpoint fails.
 func ParseCABundle(bundle []byte) (*x509.CertPool, error) {
 	pool, found := x509.NewCertPool(), false
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {

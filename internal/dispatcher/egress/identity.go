@@ -27,9 +27,9 @@ type Identity struct {
 	Certificate *tls.Certificate
 }
 
-// As returns the same transport, which makes its https connections by an identity. They serve that identity alone, be it
-// by a session that is resumed, and are kept from one use of it to the next. Those of an identity that nobody used for
-// 90 seconds are closed, as are those of an endpoint, and then nothing is left of it.
+// As returns the same transport, which makes its https connections by an identity. They serve that identity alone, be
+// it by a session that is resumed, and are kept from one use of it to the next. Those of an identity that nobody used
+// for 90 seconds are closed, as are those of an endpoint, and then nothing is left of it.
 func (t *Transport) As(identity Identity) http.RoundTripper {
 	return as{t, t.identities.find(identity)}
 }
@@ -123,8 +123,8 @@ func (is *identities) closeIdle() {
 	}
 }
 
-// asHandshakeError tells apart what a peer says about our certificate. In TLS 1.3 it looks at that only once the handshake
-// is over for us, so that its alert comes in place of the answer.
+// asHandshakeError tells apart what a peer says about our certificate. In TLS 1.3 it looks at that only once the
+// handshake is over for us, so that its alert comes in place of the answer.
 func asHandshakeError(err error) error {
 	refused, ok := errors.AsType[*net.OpError](err)
 	if !ok || refused.Op != "remote error" { // what crypto/tls calls an alert of the peer, and nothing else

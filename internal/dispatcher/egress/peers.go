@@ -142,7 +142,8 @@ func (ps *peers) sweepLater() {
 }
 
 // sweep closes the connections that nobody used for idleTimeout, or for sweepEvery and that the other side closed
-// meanwhile, and forgets the peers that nobody used for idleTimeout. What was learned of one is learned anew after that.
+// meanwhile, and forgets the peers that nobody used for idleTimeout. What was learned of one is learned anew after
+// that.
 func (ps *peers) sweep(now time.Time) {
 	for host, p := range ps.byHost {
 		kept := p.idle[:0]

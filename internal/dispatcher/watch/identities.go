@@ -11,8 +11,8 @@ import (
 	"nexus.io/webhooks/internal/routing"
 )
 
-// identities finds again what routes share of their TLS, so that thousands of subscriptions that name the same bundle of
-// authorities hold and parse it once. It keeps nothing alive: what no route uses any more leaves with the garbage.
+// identities finds again what routes share of their TLS, so that thousands of subscriptions that name the same bundle
+// of authorities hold and parse it once. It keeps nothing alive: what no route uses any more leaves with the garbage.
 type identities struct {
 	mu    sync.Mutex
 	known map[string]weak.Pointer[routing.TLS]

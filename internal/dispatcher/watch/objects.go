@@ -250,6 +250,8 @@ func strip(item any) (any, error) {
 		o.ManagedFields, o.Annotations = nil, rotation(o.Annotations)
 	case *corev1.ConfigMap:
 		o.ManagedFields, o.Annotations = nil, nil
+	case *corev1.Namespace:
+		o.ManagedFields, o.Annotations = nil, grantsOnly(o.Annotations)
 	}
 	return item, nil
 }

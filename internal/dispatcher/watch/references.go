@@ -9,9 +9,9 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// references says which subscriptions refer to a source: a Secret or ConfigMap of a name, and either where both have it.
-// It holds pairs in a tree: nearly every source has one subscription, and a map of maps would weigh several times as
-// much.
+// references says which subscriptions refer to a source: a Secret or ConfigMap of a name, and either where both have
+// it. It holds pairs in a tree: nearly every source has one subscription, and a map of maps would weigh several times
+// as much.
 type references struct {
 	bySource *btree.BTreeG[reference]
 	sources  map[key][]string // what each subscription refers to
