@@ -136,6 +136,27 @@ func TestTokensThatAreNoGoodAreRefused(t *testing.T) {
 	}
 }
 
+func TestANoIsRememberedBriefly(t *testing.T) {
+	b := newBench(t, nil)
+	token := b.token("nobody")
+	b.expect("at first", token, http.StatusForbidden)
+	b.expect("a bad token at first", "nonsense", http.StatusUnauthorized)
+	before := b.requests.Load()
+	for range 50 {
+		b.expect("who may not", token, http.StatusForbidden)
+		b.expect("a bad token", "nonsense", http.StatusUnauthorized)
+	}
+	if n := b.requests.Load() - before; n != 0 {
+		t.Errorf("%d reviews of what was just answered", n)
+	}
+	b.forward(defaultRefused)
+	b.expect("who may not, later", token, http.StatusForbidden)
+	b.expect("a bad token, later", "nonsense", http.StatusUnauthorized)
+	if n := b.requests.Load() - before; n != 2 {
+		t.Errorf("%d reviews after the answers' time, want 2", n)
+	}
+}
+
 func TestARevokedRightEnds(t *testing.T) {
 	const fresh = time.Second
 	b := newBench(t, func(o *Options) { o.Fresh, o.Refused = fresh, fresh/10 })
