@@ -454,7 +454,18 @@ func changesAtOnce(t *testing.T, s *stack.Stack) {
 		})
 	}
 	group.Wait()
+	for i := range 6 { // each sees the one before it, so that an even number changes nothing
+		group.Go(func() {
+			if r := call(t, s, i%2, "POST", "/api/v1/subscriptions/"+sub.ID+"/toggle", ""); r.status != 200 {
+				t.Errorf("toggle: %d %s", r.status, r.text)
+			}
+		})
+	}
+	group.Wait()
 	spec := resourceOf(t, s, sub).Spec
+	if spec.Active == nil || !*spec.Active {
+		t.Error("some of six toggles were lost")
+	}
 	if spec.Description != "d" || *spec.RateLimitPerMinute != 9 || *spec.TimeoutSeconds != 9 || *spec.MaxInFlight != 9 ||
 		spec.Filter.Team != "t" || spec.Filter.Severities[0] != "s" || spec.Filter.Project != "at-once" {
 		t.Errorf("%+v", spec)
