@@ -23,5 +23,8 @@ func (s *Store) Statement(f history.Filter) (sql string, args []any) {
 	return statement(&f, spans(&f, s.known.newest())[0], f.PageSize()+1)
 }
 
+// Migrate does what Run does first.
+func (s *Store) Migrate(ctx context.Context) error { return s.migrate(ctx) }
+
 // MaxRows in a transaction.
 const MaxRows = maxRows

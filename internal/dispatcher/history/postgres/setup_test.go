@@ -58,6 +58,24 @@ func TestReplicasThatStartTogetherSetUpOnce(t *testing.T) {
 	}
 }
 
+func TestReplicasThatMigrateTogetherDoNotGetInEachOthersWay(t *testing.T) {
+	for range 3 {
+		r := unstartedRig(t, newDatabase(t), 7)
+		start := make(chan struct{})
+		var replicas sync.WaitGroup
+		for range 8 {
+			replicas.Go(func() {
+				<-start
+				if err := r.Migrate(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(start)
+		replicas.Wait()
+	}
+}
+
 func TestReplicasThatTendTogetherDoNotGetInEachOthersWay(t *testing.T) {
 	r := newRig(t)
 	now := time.Now()
