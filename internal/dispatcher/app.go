@@ -26,6 +26,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nexus.io/webhooks/internal/dispatcher/access"
+	"nexus.io/webhooks/internal/dispatcher/apidocs"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/intake"
@@ -221,7 +222,11 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		Table: a.table, Transport: a.transport, Version: a.o.Version, Catalogue: catalogue,
 		Timeout: a.o.Defaults.Timeout, Namespace: a.o.DefaultNamespace,
 	})
-	return slices.Concat(events, subs, trials), err
+	if err != nil {
+		return nil, err
+	}
+	docs, err := apidocs.New(a.o.Version)
+	return slices.Concat(events, subs, trials, docs), err
 }
 
 // table is the routing table once it is complete, nil before.
