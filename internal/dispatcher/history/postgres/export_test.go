@@ -23,6 +23,13 @@ func (s *Store) Statement(f history.Filter) (sql string, args []any) {
 	return statement(&f, spans(&f, s.known.newest())[0], f.PageSize()+1)
 }
 
+// SetUp does what Run does first, and has the other methods work.
+func (s *Store) SetUp(ctx context.Context) error {
+	err := s.setUp(ctx)
+	s.state.set(err == nil, err)
+	return err
+}
+
 // Migrate does what Run does first.
 func (s *Store) Migrate(ctx context.Context) error { return s.migrate(ctx) }
 
