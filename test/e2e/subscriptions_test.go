@@ -54,7 +54,9 @@ func call(t *testing.T, s *stack.Stack, dispatcher int, method, target, body str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reply{response.StatusCode, response.Header, string(text)}
+	r := reply{response.StatusCode, response.Header, string(text)}
+	inContract(t, request, body, r)
+	return r
 }
 
 // shown is what a test looks at of a subscription, and of the answers about one.
