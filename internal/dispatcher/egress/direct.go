@@ -59,7 +59,7 @@ func (d *direct) connection(ctx context.Context, p *peer) (*conn, error) {
 		return nil, err
 	}
 	if speaksHTTP2(socket) {
-		d.peers.learnHTTP2(p)
+		d.peers.learnHTTP2(p, askedForCertificate(socket))
 		d.handOver.put(p.address, socket)
 		return nil, nil
 	}

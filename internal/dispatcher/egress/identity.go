@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -123,9 +124,24 @@ func (is *identities) closeIdle() {
 	}
 }
 
+// asRefusal makes a HandshakeError of what went wrong with the first request on an HTTP/2 connection whose peer asked for
+// a certificate: the alert by which it says what it thinks of ours does not get through net/http.
+func asRefusal(req *http.Request, err error) error {
+	if err == nil || req.Context().Err() != nil {
+		return err
+	}
+	if _, known := errors.AsType[*HandshakeError](err); known {
+		return err
+	}
+	return &HandshakeError{Err: fmt.Errorf("the endpoint asked for a certificate and ended the connection: %w", err)}
+}
+
 // asHandshakeError tells apart what a peer says about our certificate. In TLS 1.3 it looks at that only once the
 // handshake is over for us, so that its alert comes in place of the answer.
 func asHandshakeError(err error) error {
+	if _, known := errors.AsType[*HandshakeError](err); known {
+		return err
+	}
 	refused, ok := errors.AsType[*net.OpError](err)
 	if !ok || refused.Op != "remote error" { // what crypto/tls calls an alert of the peer, and nothing else
 		return err

@@ -30,9 +30,10 @@ type peers struct {
 
 // peer is the host and port of an endpoint.
 type peer struct {
-	address string // to dial, empty if the direct way is not for it
-	host    string // for the Host header
-	http2   bool   // chose it when it was asked last
+	address string      // to dial, empty if the direct way is not for it
+	host    string      // for the Host header
+	http2   bool        // chose it when it was asked last
+	asks    atomic.Bool // for a certificate, and speaks HTTP/2
 	idle    []*conn
 	used    time.Time
 }
@@ -88,10 +89,11 @@ func newPeer(host, defaultPort string) *peer {
 }
 
 // learnHTTP2 closes the direct way to the peer, until it is forgotten.
-func (ps *peers) learnHTTP2(p *peer) {
+func (ps *peers) learnHTTP2(p *peer, asks bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	p.http2 = true
+	p.asks.Store(asks)
 }
 
 // take returns the connection that was kept last, nil if there is none.

@@ -17,6 +17,8 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 )
 
@@ -84,6 +86,9 @@ func NewTransport(o Options) *Transport {
 func newSecureWay(o Options, identity Identity, kept *allowance) *way {
 	general := baseTransport(o, true)
 	handshakes := &handshaker{dial: general.DialContext, config: tlsConfig(o, identity)}
+	if identity.Certificate != nil {
+		handshakes.certificate = *identity.Certificate
+	}
 	handed := newHandOver()
 	general.DialTLSContext = handed.or(handshakes.dialTLS)
 	general.ForceAttemptHTTP2 = true
@@ -102,10 +107,6 @@ func tlsConfig(o Options, identity Identity) *tls.Config {
 	}
 	if identity.RootCAs != nil {
 		config.RootCAs = identity.RootCAs
-	}
-	if certificate := identity.Certificate; certificate != nil {
-		// Whatever authorities the peer names: it judges by more than their names, and says what it thinks.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
 	return config
 }
@@ -147,7 +148,7 @@ func (t *Transport) roundTrip(req *http.Request, secure *way) (*http.Response, e
 func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 	p, open := w.direct.peers.find(req.URL.Host)
 	if !open || !suits(req) {
-		return w.general.RoundTrip(req)
+		return w.generally(req, p)
 	}
 	c, err := w.direct.connection(req.Context(), p)
 	switch {
@@ -156,10 +157,26 @@ func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	case c == nil:
 		defer w.direct.handOver.drop(p.address) // in case another connection was there meanwhile
-		return w.general.RoundTrip(req)
+		return w.generally(req, p)
 	default:
 		return c.roundTrip(req)
 	}
+}
+
+// generally sends by the http.Transport, and says so where the peer seems not to like our certificate.
+func (w *way) generally(req *http.Request, p *peer) (*http.Response, error) {
+	if !p.asks.Load() {
+		return w.general.RoundTrip(req)
+	}
+	var fresh atomic.Bool
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { fresh.Store(!info.Reused) },
+	})
+	res, err := w.general.RoundTrip(req.WithContext(ctx))
+	if fresh.Load() {
+		err = asRefusal(req, err)
+	}
+	return res, err
 }
 
 // CloseIdleConnections closes the connections that no request uses just now.

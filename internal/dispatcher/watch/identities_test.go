@@ -64,7 +64,9 @@ func TestRoutesFollowTheConfigMapsThatOptedIn(t *testing.T) {
 	}
 	b.must(b.client.Create(b.Context(), settings))
 	b.ready()
-	b.eventuallyRoute(subs[0], "waits for the ConfigMap to opt in", holds(v1alpha1.ReasonConfigMapNotFound))
+	b.eventuallyRoute(subs[0], "waits for the ConfigMap to opt in", func(r *routing.Route) bool {
+		return r.Hold == v1alpha1.ReasonConfigMapNotFound && r.TLS == nil
+	})
 
 	trusts := func(authority *pki.Authority, team string) func(*routing.Route) bool {
 		return func(r *routing.Route) bool {
