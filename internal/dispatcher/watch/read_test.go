@@ -44,7 +44,7 @@ func TestTheCacheKeepsOnlyWhatIsRead(t *testing.T) {
 	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{
 		Annotations: map[string]string{"a": "b", lastApplied: "{}"},
 		ManagedFields: []metav1.ManagedFieldsEntry{
-			{Manager: "kubectl", Time: at(1), FieldsV1: &metav1.FieldsV1{Raw: []byte("{}")}}, {Manager: "api", Time: at(2)},
+			{Manager: "kubectl", Time: at(1), FieldsV1: metav1.NewFieldsV1("{}")}, {Manager: "api", Time: at(2)},
 			{Manager: "manager", Subresource: "status", Time: at(3)}, {Manager: "old"},
 		},
 	}}
