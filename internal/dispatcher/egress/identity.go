@@ -124,8 +124,8 @@ func (is *identities) closeIdle() {
 	}
 }
 
-// asRefusal makes a HandshakeError of what went wrong with the first request on an HTTP/2 connection whose peer asked for
-// a certificate: the alert by which it says what it thinks of ours does not get through net/http.
+// asRefusal makes a HandshakeError of what went wrong with the first request on an HTTP/2 connection whose peer asked
+// for a certificate: the alert by which it says what it thinks of ours does not get through net/http.
 func asRefusal(req *http.Request, err error) error {
 	if err == nil || req.Context().Err() != nil {
 		return err
