@@ -36,6 +36,12 @@ var changedSource string
 //go:embed scripts/reflected.lua
 var reflectedSource string
 
+//go:embed scripts/file.lua
+var fileSource string
+
+//go:embed scripts/copied.lua
+var copiedSource string
+
 //go:embed scripts/audit.lua
 var auditSource string
 
@@ -48,6 +54,8 @@ var (
 	cancelScript    = redis.NewScript(library + cancelSource)
 	changedScript   = redis.NewScript(library + changedSource)
 	reflectedScript = redis.NewScript(library + reflectedSource)
+	fileScript      = redis.NewScript(library + fileSource)
+	copiedScript    = redis.NewScript(library + copiedSource)
 	auditScript     = redis.NewScript(library + auditSource)
 )
 
