@@ -26,6 +26,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nexus.io/webhooks/internal/dispatcher/access"
+	"nexus.io/webhooks/internal/dispatcher/deliveries"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/intake"
@@ -213,7 +214,7 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		Config: a.o.Kube, Cache: a.watcher, Catalogue: catalogue, Namespace: a.o.DefaultNamespace,
 		RateLimit: a.o.Defaults.RatePerMinute, Logger: a.log,
 	})
-	return slices.Concat(events, subs), err
+	return slices.Concat(events, subs, deliveries.New(a.queue, routes{a.watcher}, a.log)), err
 }
 
 func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {

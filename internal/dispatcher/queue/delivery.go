@@ -49,6 +49,7 @@ type Lease struct {
 	EventID        string
 	EventType      string
 	Attempt        int // number of this attempt, from 1
+	Base           int // attempts that the retry budget does not count: those before somebody asked for a retry
 	CreatedAt      time.Time
 	Body           []byte // shared with other leases of the same event: read only
 	Token          int64  // fencing token: a settlement with an older one changes nothing

@@ -445,7 +445,7 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 	})
 	expired = expired[:min(most, len(expired))]
 	var back []*modelDelivery
-	for _, d := range expired {
+	for _, d := range slices.Backward(expired) { // what ends goes into the history in this order
 		s := m.subs[d.sub]
 		if s.gone {
 			m.totals["canceled"]++
@@ -455,6 +455,7 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 		s.sent = append(s.sent, secondOf(m.now))
 		back = append(back, d)
 	}
+	slices.Reverse(back)
 	m.putBack(back)
 	return expired
 }

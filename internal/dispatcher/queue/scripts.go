@@ -42,6 +42,12 @@ var fileSource string
 //go:embed scripts/copied.lua
 var copiedSource string
 
+//go:embed scripts/retry.lua
+var retrySource string
+
+//go:embed scripts/end.lua
+var endSource string
+
 //go:embed scripts/audit.lua
 var auditSource string
 
@@ -56,6 +62,8 @@ var (
 	reflectedScript = redis.NewScript(library + reflectedSource)
 	fileScript      = redis.NewScript(library + fileSource)
 	copiedScript    = redis.NewScript(library + copiedSource)
+	retryScript     = redis.NewScript(library + retrySource)
+	endScript       = redis.NewScript(library + endSource)
 	auditScript     = redis.NewScript(library + auditSource)
 )
 

@@ -40,11 +40,16 @@ local function reclaim()
     local sub, attempts, _, size, event, type, more = parse(records[i])
     local s = sub and subscription(sub)
     if s then s.inf = s.inf - 1 end
-    if s and s.gone == 0 then
+    if s and s.gone == 0 and not is_marked(more) then
       sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
     elseif sub then
-      over(now, ids[i], 'c', text(attempts) .. more, size, gone_reason, s and s.ns or '', sub, type, event, '', attempts > 0)
+      if s and s.gone == 0 then
+        sent[s] = (sent[s] or 0) + 1
+        s.canc = s.canc + 1
+        if attempts > 0 then s.rtry = s.rtry - 1 end
+      end
+      over(now, ids[i], 'c', text(attempts) .. more, size, is_marked(more) and canceled_reason or gone_reason, s and s.ns or '', sub, type, event, '', attempts > 0)
       canceled = canceled + 1
     end
   end

@@ -47,7 +47,7 @@ local layout = '<' .. string.rep('d', 24) .. 'I2c0I2c0I2c0'
 
 local window = 60000      -- ms in which at most `rate` requests start
 local kept_one = 16777216 -- what a record of the history adds to the references of its payload
-local gone_reason = 'subscription_deleted'
+local gone_reason, canceled_reason = 'subscription_deleted', 'canceled'
 local gone_memory = 3600000   -- ms for which a cancelled subscription is known as gone, so that no late replica revives it
 local failing_after = 3   -- failed attempts in a row after which one place in flight must do
 
@@ -282,6 +282,9 @@ local function parse(record)
     string.match(record, '^([^|]*)|(%d+)([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
   return sub, tonumber(attempts), created, size, event, type, more
 end
+
+-- Whether a delivery ends with its attempt, by what stands behind its attempts.
+local function is_marked(more) return string.sub(more, -1) == 'c' end
 
 -- All as text, attempts with what stands behind them.
 local function record(sub, attempts, created, size, type, event)

@@ -95,18 +95,33 @@ local function count(s, item, attempts)
   end
 end
 
-local outcomes = {['0'] = 's', ['1'] = 'c', ['2'] = 'f', ['3'] = 'c'}
+local outcomes = {['0'] = 's', ['1'] = 'c', ['2'] = 'f', ['3'] = 'c', ['4'] = 'c'}   -- 4: cancelled meanwhile
+
+-- Ends a delivery that was cancelled while it was in flight and that would wait again.
+local function quit(s, item, attempts)
+  s.canc = s.canc + 1
+  totals.canceled = totals.canceled + 1
+  if item.result == '3' then
+    if attempts > 0 then s.rtry = s.rtry - 1 end
+    dirty[#dirty + 1] = s
+  else
+    item.result = '4'
+  end
+end
 
 for n, item in ipairs(valid) do
   local sub, attempts, created, size, event, type, more = parse(records[n])
   local s = sub and subscription(sub)
   if s then s.inf = s.inf - 1 end
-  local ends = item.result == '0' or item.result == '2'
+  local ends, reason = item.result == '0' or item.result == '2', item.reason
   if not s or s.gone == 1 then
     local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
     totals[total] = totals[total] + 1
     ends = sub ~= nil
-    if not (item.result == '0' or item.result == '2') then item.reason = gone_reason end
+    if not (item.result == '0' or item.result == '2') then reason = gone_reason end
+  elseif item.result == '3' and is_marked(more) then
+    quit(s, item, attempts)
+    ends, reason = true, canceled_reason
   elseif item.result == '3' then
     release(s, item, attempts)
   else
@@ -117,6 +132,10 @@ for n, item in ipairs(valid) do
       sent[sub] = seconds
     end
     seconds[second] = (seconds[second] or 0) + 1
+    if not ends and is_marked(more) then
+      quit(s, item, attempts)
+      ends, reason = true, canceled_reason
+    end
     count(s, item, attempts)
     if not ends then
       rewritten[#rewritten + 1] = item.id
@@ -128,7 +147,7 @@ for n, item in ipairs(valid) do
   end
   if ends then
     over(now, item.id, outcomes[item.result], text(item.result == '3' and attempts or attempts + 1) .. more, size,
-      item.reason, s and s.ns or '', sub, type, event, item.tries, attempts > 0)
+      reason, s and s.ns or '', sub, type, event, item.tries, attempts > 0)
   end
 end
 
