@@ -27,6 +27,7 @@ import (
 
 	"nexus.io/webhooks/internal/dispatcher/access"
 	"nexus.io/webhooks/internal/dispatcher/apidocs"
+	"nexus.io/webhooks/internal/dispatcher/deliveries"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/intake"
@@ -226,7 +227,7 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		return nil, err
 	}
 	docs, err := apidocs.New(a.o.Version)
-	return slices.Concat(events, subs, trials, docs), err
+	return slices.Concat(events, subs, deliveries.New(a.queue, routes{a.watcher}, a.log), trials, docs), err
 }
 
 // table is the routing table once it is complete, nil before.

@@ -37,6 +37,9 @@ type Options struct {
 	QueueMaxDeliveries int
 	QueueMaxMebibytes  int
 	LeaseTime          time.Duration
+	HistoryMax         int // records of one subscription
+	HistoryMaxAge      time.Duration
+	HistoryMebibytes   int
 
 	MaxBacklog    int // unfinished deliveries of one subscription
 	Defaults      routing.Defaults
@@ -124,6 +127,18 @@ func (o *Options) bindQueue(s *settings.Set) {
 		"Unfinished deliveries of one subscription past which its further ones fail, so that it cannot fill the queue.")
 	s.Seconds(&o.LeaseTime, "lease-time", "WEBHOOK_LEASE_TIME", 20*time.Second, 3*time.Second, 10*time.Minute,
 		"After how long the deliveries of a dispatcher that died go on elsewhere. A live one extends its leases.")
+	o.bindHistory(s)
+}
+
+func (o *Options) bindHistory(s *settings.Set) {
+	s.Group("History of deliveries in Redis")
+	s.Int(&o.HistoryMax, "history-max-per-subscription", "WEBHOOK_HISTORY_MAX_PER_SUBSCRIPTION", 100, 1, 100_000,
+		"Deliveries of one subscription that are kept once they have ended, the latest. Each takes some 600 bytes, its "+
+			"answer's beginning (at most 1,000 bytes) for each attempt, and its share of the body, which is kept once.")
+	s.Seconds(&o.HistoryMaxAge, "history-max-age", "WEBHOOK_HISTORY_MAX_AGE", 24*time.Hour, time.Minute, 365*24*time.Hour,
+		"For how long they are kept, from when the delivery was made.")
+	s.Int(&o.HistoryMebibytes, "history-max-mebibytes", "WEBHOOK_HISTORY_MAX_MEBIBYTES", 256, 1, 1<<20,
+		"Memory that all of them and their bodies may take, beside that of the queue; then the oldest go first.")
 }
 
 func (o *Options) bindDeliveries(s *settings.Set) {
@@ -246,6 +261,7 @@ func parseNetworks(text string) ([]netip.Prefix, error) {
 func (o *Options) queueOptions() queue.Options {
 	return queue.Options{
 		Shards: o.Shards, LeaseTime: o.LeaseTime, MaxDeliveries: o.QueueMaxDeliveries,
-		MaxBytes: int64(o.QueueMaxMebibytes) << 20,
+		MaxBytes: int64(o.QueueMaxMebibytes) << 20, MaxHistory: o.HistoryMax, MaxHistoryAge: o.HistoryMaxAge,
+		MaxHistoryBytes: int64(o.HistoryMebibytes) << 20,
 	}
 }

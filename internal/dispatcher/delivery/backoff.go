@@ -44,7 +44,7 @@ func jitterOf(deliveryID string) float64 {
 // settlementOf says what becomes of a lease after an attempt. An endpoint's wish for a longer delay is granted up to
 // the maximum. A retry beyond the budget is the end, unless it was ours to cut the attempt off.
 func settlementOf(lease queue.Lease, retry routing.Retry, e Exchange, jitter float64) queue.Settlement {
-	verdict := Classify(e)
+	verdict, failures := Classify(e), lease.Attempt-lease.Base
 	s := queue.Settlement{
 		Lease:      lease,
 		Result:     verdict.Result,
@@ -56,11 +56,11 @@ func settlementOf(lease queue.Lease, retry routing.Retry, e Exchange, jitter flo
 	}
 	switch verdict.Result {
 	case queue.Retry:
-		if lease.Attempt > retry.MaxRetries && verdict.Reason != ReasonShutdown {
+		if failures > retry.MaxRetries && verdict.Reason != ReasonShutdown {
 			s.Result = queue.Fail
 			break
 		}
-		s.RetryAfter = max(Backoff(retry, lease.Attempt, jitter), min(verdict.RetryAfter, retry.MaxDelay))
+		s.RetryAfter = max(Backoff(retry, failures, jitter), min(verdict.RetryAfter, retry.MaxDelay))
 	case queue.Release:
 		s.RetryAfter = verdict.RetryAfter
 	case queue.Done, queue.Fail:

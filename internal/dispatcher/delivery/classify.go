@@ -71,6 +71,12 @@ type Exchange struct {
 	Body       []byte // the first maxSnippet bytes of the answer's body
 	Err        error  // nil if the answer was read to its end or to the bound
 
+	// Header are the headers as they were sent, those from Secrets too; nil where no request could be made.
+	Header        http.Header
+	Reused        bool   // the connection had carried a request before
+	RemoteAddress string // host:port of the connection, "" where there was none
+
+	Started  time.Time
 	Ended    time.Time
 	Duration time.Duration // from before the connection to the end of the answer
 	// Sent tells whether the whole request was written; SentAgo is how long before Ended that was.

@@ -156,6 +156,7 @@ func (p *Pool) attempt(lease queue.Lease) queue.Settlement {
 	}
 	exchange := p.sender.Send(p.attempts, route, lease)
 	settlement := settlementOf(lease, route.Retry, exchange, jitterOf(lease.DeliveryID))
+	settlement.Attempt = packed(route, settlement, exchange)
 	p.metrics.observe(settlement)
 	p.log.attempt(route, settlement)
 	return settlement

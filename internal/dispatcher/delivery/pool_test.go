@@ -97,13 +97,17 @@ func newRig(transport http.RoundTripper, shape func(*Options), all ...*routing.R
 	return r
 }
 
-// one takes a lease and returns its settlement.
+// one takes a lease and returns its settlement, without what differs each time.
 func (r *rig) one(lease queue.Lease) queue.Settlement {
-	r.Take([]queue.Lease{lease})
-	s := <-r.settled.all
+	s := r.wholeOne(lease)
 	s.Lease = queue.Lease{}
-	s.Duration, s.SentAgo = 0, 0
+	s.Duration, s.SentAgo, s.Attempt = 0, 0, nil
 	return s
+}
+
+func (r *rig) wholeOne(lease queue.Lease) queue.Settlement {
+	r.Take([]queue.Lease{lease})
+	return <-r.settled.all
 }
 
 // answers reads the request and gives status.
@@ -117,6 +121,14 @@ func answers(status int, header ...string) roundTrip {
 			res.Header.Set(header[i], header[i+1])
 		}
 		return res, nil
+	}
+}
+
+// repeats answers with the headers that it got, behind so many bytes.
+func repeats(before int) roundTrip {
+	return func(req *http.Request) (*http.Response, error) {
+		text := strings.Repeat(".", before) + req.Header.Get("Authorization") + secretKey
+		return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader(text)), Header: http.Header{}}, nil
 	}
 }
 
@@ -503,10 +515,15 @@ func TestNoSecretLeavesThePoolButInTheRequest(t *testing.T) {
 		leaked := fmt.Errorf("%s %s %s", req.URL, req.Header.Get("Authorization"), secretKey)
 		return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: leaked}
 	}
-	for name, transport := range map[string]roundTrip{"an error that shows it all": leaky, "a success": answers(200)} {
+	for name, transport := range map[string]roundTrip{
+		"an error that shows it all": leaky, "a success": answers(200),
+		"an answer that repeats it all": repeats(0), "one whose beginning ends in a secret": repeats(maxSnippet - 10),
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(transport, nil, testRoute("https://endpoint.test/?"+secretQuery))
-			s := r.one(testLease(1))
+			s := r.wholeOne(testLease(1))
+			wantNoSecret(t, string(s.Attempt))
+			s.Attempt = nil
 			wantNoSecret(t, fmt.Sprintf("%+v", s))
 			wantNoSecret(t, r.logged.String())
 			if r.logged.Len() == 0 {

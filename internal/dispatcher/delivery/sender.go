@@ -62,9 +62,9 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 	started := time.Now()
 	ctx, cancel := context.WithDeadline(ctx, started.Add(route.Timeout))
 	defer cancel()
-	e := Exchange{}
+	e := Exchange{Started: started}
 	clock := &sendClock{started: started}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop, GotConn: clock.connected})
 	req, err := s.request(ctx, route, lease)
 	transport := s.transport
 	if err == nil && route.TLS != nil {
@@ -73,7 +73,11 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 	if err != nil {
 		e.Err = err
 	} else {
+		e.Header = req.Header
 		exchange(transport, req, &e)
+	}
+	if c := clock.connection.Load(); c != nil {
+		e.Reused, e.RemoteAddress = c.reused, c.remote
 	}
 	e.Ended = time.Now()
 	e.Duration = e.Ended.Sub(started)
@@ -167,10 +171,25 @@ func keysFor(keys [][]byte, attempt int) (first, second []byte) {
 	}
 }
 
-// sendClock holds when a request was written.
+// sendClock holds when a request was written, and over which connection.
 type sendClock struct {
 	started time.Time
 	after   atomic.Int64 // nanoseconds from started until then, 0 while it was not
+
+	connection atomic.Pointer[connection] // that the request went over, nil while there is none
+}
+
+type connection struct {
+	remote string
+	reused bool
+}
+
+func (c *sendClock) connected(info httptrace.GotConnInfo) {
+	got := &connection{reused: info.Reused}
+	if address := info.Conn.RemoteAddr(); address != nil {
+		got.remote = address.String()
+	}
+	c.connection.Store(got)
 }
 
 // stop notes that the request was written, or broke off after a part of it may have gone out.

@@ -43,11 +43,11 @@ func (q *Queue) Configure(ctx context.Context, limits []Limits) error {
 const cancelled = 3
 
 func configureArgs(limits []Limits) []any {
-	args := make([]any, 0, 1+7*len(limits))
+	args := make([]any, 0, 1+8*len(limits))
 	args = append(args, "")
 	for _, l := range limits {
 		args = append(args, l.SubscriptionID, l.Generation, l.RatePerMinute, l.MaxInFlight, l.MaxBacklog,
-			flag(l.Active), flag(l.Paused))
+			flag(l.Active), flag(l.Paused), l.Namespace)
 	}
 	return args
 }

@@ -90,8 +90,9 @@ func TestCancelScript(t *testing.T) {
 			call:   func(r *rig) string { return r.cancel("s1", 1) },
 			answer: "[1 1]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|0|1000000|4|e1 d3=s2|0|1000000|4|e1", "payloads": "e1=t\ne1",
-				"fresh:s1": "-", "totals": "bytes=4 canceled=1 events=2 token=3 version=2",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1", "refs": "e1=3 e2=0+1",
+				"ended":    "[d4=1000000|c|0|4|subscription_deleted|n|s1|t|e2]",
+				"fresh:s1": "-", "totals": "bytes=4 canceled=1 events=2 kept=4 token=3 version=2",
 				"sub:s1": "g1 r60 c1 m9 a1 p0 canc=1 cf=1 du=1 gone=1 inf=1 lat=1000000 rh=1000 rtry=1 ru=1 ver=2",
 			},
 		},
@@ -100,13 +101,14 @@ func TestCancelScript(t *testing.T) {
 			call:   func(r *rig) string { return r.cancel("s1", 9) },
 			answer: "[2 0]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1000000|4|e1 d3=s2|0|1000000|4|e1", "payloads": "e1=t\ne1", "refs": "e1=2",
+				"deliveries": "d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1", "refs": "e1=2+1 e2=0+1",
+				"ended":    "[d4=1000000|c|0|4|subscription_deleted|n|s1|t|e2 d1=1000000|c|1|4|subscription_deleted|n|s1|t|e1]",
 				"fresh:s1": "-", "due:s1": "-", "rate:s1 (ttl)": "-", "subs": "s2", "dirty": "s2@1", "urgent": "-",
-				"totals": "bytes=4 canceled=2 events=2 token=3 version=2", "sub:s1": "-",
+				"totals": "bytes=4 canceled=2 events=2 kept=4 token=3 version=2", "sub:s1": "-",
 				"sub:s1 (ttl)": "g1 r60 c1 m9 a1 p0 canc=2 cf=1 gone=1 inf=1 lat=1000000 ver=2",
 			},
 		},
-		"the payload goes with its last delivery": {
+		"the payload is kept for the history once nothing needs it": {
 			seed: func(r *rig) {
 				two(r)
 				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2"})
@@ -114,8 +116,9 @@ func TestCancelScript(t *testing.T) {
 			call:   func(r *rig) string { return r.cancel("s1", 9) },
 			answer: "[2 0]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "refs": "-", "fresh:s1": "-", "ready": "-", "subs": "s2", "dirty": "-",
-				"totals": "bytes=0 canceled=2 events=1 version=1", "sub:s1": "-",
+				"deliveries": "-", "refs": "e1=0+2", "fresh:s1": "-", "ready": "-", "subs": "s2", "dirty": "-",
+				"ended":  "[d1=1000000|c|0|4|subscription_deleted|n|s1|t|e1 d2=1000000|c|0|4|subscription_deleted|n|s1|t|e1]",
+				"totals": "bytes=0 canceled=2 events=1 kept=4 version=1", "sub:s1": "-",
 				"sub:s1 (ttl)": "g1 r60 c2 m3 a1 p0 canc=2 gone=1 ver=1",
 			},
 		},

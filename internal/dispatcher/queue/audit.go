@@ -22,7 +22,10 @@ var violations = map[int64]string{
 	8: "counts of the subscription are wrong", 9: "subscription is in ready but must not run",
 	10: "subscription must run but is not in ready", 11: "payload bytes are wrong",
 	12: "subscription of a delivery is unknown", 13: "requests in the rate window are wrong",
-	14: "subscription is in ready too late",
+	14: "subscription is in ready too late", 15: "record of the history is in a wrong bucket or not listed",
+	16: "bucket of the history without records", 17: "bytes of the history are wrong",
+	18: "bytes of the outbox are wrong", 19: "bytes of earlier attempts are wrong",
+	20: "delivery is in the queue and in the history",
 }
 
 // Audit checks the whole queue and returns what is wrong and how many unfinished deliveries it saw. It holds Redis

@@ -8,12 +8,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// whole is a shard with something in every place: d1 in flight, d2 waiting, d3 due later, d4 paused.
+// whole is a shard with something in every place: d1 in flight, d2 waiting, d3 due later, d4 paused, d5 in the history,
+// d6 to be filed.
 func whole(r *rig) {
 	r.configure("s1 1 60 9 9 1 0", "s2 1 60 9 9 1 1", "s3 1 60 9 9 1 0")
 	r.publish(pub{id: "e0", targets: "s3/d3"}, pub{id: "e1", targets: "s1/d1 s1/d2 s2/d4"})
 	r.lease(claim{})
-	r.settle(end{delivery: "d2", token: 1, result: Release}, end{delivery: "d3", token: 1, result: Retry, delay: 5000})
+	r.settle(end{delivery: "d2", token: 1, result: Release}, end{delivery: "d3", token: 1, result: Retry, delay: 5000, attempt: "a;"})
+	r.configure("s4 1 60 9 0 1 0")
+	r.publish(pub{id: "e5", targets: "s4/d5"})
+	r.file(filing{copying: true})
+	r.publish(pub{id: "e6", targets: "s4/d6"})
 }
 
 // miscount is a command that adds n to a field of a subscription.
@@ -51,7 +56,7 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			return []any{[]any{"ZADD", key(r, "leases"), 1, "9:d9"}}
 		}},
 		"a record of another subscription": {code: 4, want: "d2", torn: func(r *rig) []any {
-			return []any{[]any{"HSET", r.keys.deliveries(), "d2", "s2|0|1000000|4|e1"}}
+			return []any{[]any{"HSET", r.keys.deliveries(), "d2", "s2|0|1000000|4|t|e1"}}
 		}},
 		"a payload that is missing": {code: 5, want: "e1", torn: func(r *rig) []any {
 			return []any{[]any{"HDEL", key(r, "payloads"), "e1"}}
@@ -97,6 +102,26 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 		}},
 		"a wrong sum of the rate window": {code: 13, want: "s3", torn: func(r *rig) []any {
 			return []any{[]any{"HINCRBY", key(r, "rate:s3"), "1000", 1}}
+		}},
+		"a record that its subscription does not list": {code: 15, want: "d5", torn: func(r *rig) []any {
+			return []any{[]any{"LREM", key(r, "hist:s4"), 1, "d5"}}
+		}},
+		"a bucket without records": {code: 16, want: "d9", torn: func(r *rig) []any {
+			return []any{[]any{"ZADD", key(r, "pasts"), 0, "d9"}}
+		}},
+		"wrong bytes of the history": {code: 17, want: "45", torn: func(r *rig) []any {
+			return []any{[]any{"HINCRBY", r.keys.totals(), "kept", 1}}
+		}},
+		"wrong bytes of the outbox": {code: 18, want: "40", torn: func(r *rig) []any {
+			return []any{[]any{"HINCRBY", r.keys.totals(), "outbox", 1}}
+		}},
+		"wrong bytes of earlier attempts": {code: 19, want: "2", torn: func(r *rig) []any {
+			return []any{[]any{"DEL", key(r, "tries:d3")}, []any{"RPUSH", key(r, "tries:d3"), "a", "b"},
+				[]any{"HINCRBY", r.keys.totals(), "tries", 1}}
+		}},
+		"one that has ended and waits": {code: 20, want: "d2", torn: func(r *rig) []any {
+			return []any{[]any{"XADD", key(r, "ended"), "*", "d2|1000000|f|0|4||n|s1|t|e1", ""},
+				[]any{"HINCRBY", key(r, "refs"), "e1", keptOne}}
 		}},
 		"one that comes too late": {code: 14, want: "s3", torn: func(r *rig) []any {
 			return []any{[]any{"ZADD", r.keys.ready(), begin + 5001, "s3"}}
@@ -144,7 +169,7 @@ func TestAuditLeavesAnOverdueRateWindowAlone(t *testing.T) {
 func TestAuditRefusesAShardThatIsTooLarge(t *testing.T) {
 	r := newRig(t)
 	whole(r)
-	if got := fmt.Sprint(r.run(auditScript, 3)); got != "[-1 4]" {
+	if got := fmt.Sprint(r.run(auditScript, 4)); got != "[-1 5]" {
 		t.Errorf("answered %s", got)
 	}
 }

@@ -147,13 +147,20 @@ func FuzzTargetsSurviveTheirReceipt(f *testing.F) {
 }
 
 func FuzzParseRecordReadsWhatTheScriptsWrite(f *testing.F) {
-	f.Add("s1", uint16(2), int64(1000000), uint32(4), "e1#1000000")
-	f.Fuzz(func(t *testing.T, sub string, attempts uint16, created int64, size uint32, event string) {
+	f.Add("s1", uint16(2), uint16(0), int64(1000000), uint32(4), "e1#1000000")
+	f.Add("s1", uint16(7), uint16(6), int64(1000000), uint32(4), "e1:2|3")
+	f.Fuzz(func(t *testing.T, sub string, attempts, base uint16, created int64, size uint32, event string) {
 		if strings.Contains(sub, "|") {
 			return // ids have none
 		}
-		record := fmt.Sprintf("%s|%d|%d|%d|%s", sub, attempts, created, size, event)
-		want := Lease{SubscriptionID: sub, EventID: event, Attempt: int(attempts) + 1, CreatedAt: time.UnixMilli(created)}
+		more := ""
+		if base > 0 {
+			more = fmt.Sprintf(":%d:1:%s:c", base, event[:strings.IndexAny(event+"|", "|:")])
+		}
+		record := fmt.Sprintf("%s|%d%s|%d|%d|build.completed|%s", sub, attempts, more, created, size, event)
+		want := Lease{
+			SubscriptionID: sub, EventID: event, Attempt: int(attempts) + 1, Base: int(base), CreatedAt: time.UnixMilli(created),
+		}
 		if diff := cmp.Diff(want, parseRecord(record), cmpopts.IgnoreUnexported(Lease{})); diff != "" {
 			t.Errorf("record %q (-want +got):\n%s", record, diff)
 		}

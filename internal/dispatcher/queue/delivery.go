@@ -49,6 +49,7 @@ type Lease struct {
 	EventID        string
 	EventType      string
 	Attempt        int // number of this attempt, from 1
+	Base           int // attempts that the retry budget does not count: those before somebody asked for a retry
 	CreatedAt      time.Time
 	Body           []byte // shared with other leases of the same event: read only
 	Token          int64  // fencing token: a settlement with an older one changes nothing
@@ -80,6 +81,8 @@ type Settlement struct {
 	StatusCode int           // 0 where there was no answer
 	Reason     string        // closed set (delivery.Reason), "" on success
 	Error      string        // for people, without secrets, cut to 256 bytes
+	// Attempt is the attempt as the history keeps it: AppendAttempt made it. The queue does not look into it.
+	Attempt []byte
 
 	repeated bool // brought before, but the answer got lost: it may be settled already
 }
@@ -97,7 +100,8 @@ const FailingAfter = 3
 // Limits are what the queue must know of a subscription.
 type Limits struct {
 	SubscriptionID string
-	Generation     int64 // an older generation cannot undo a newer one
+	Namespace      string // of the subscription, for the history
+	Generation     int64  // an older generation cannot undo a newer one
 	RatePerMinute  int
 	MaxInFlight    int
 	MaxBacklog     int

@@ -67,15 +67,15 @@ func (s *shard) parseLeases(reply []any, started time.Time) []Lease {
 	return leases
 }
 
-// parseRecord reads sub|attempts|created|size|event.
+// parseRecord reads a delivery's record as scripts/lib.lua has it.
 func parseRecord(record string) Lease {
-	sub, rest, _ := strings.Cut(record, "|")
-	attempts, rest, _ := strings.Cut(rest, "|")
-	created, rest, _ := strings.Cut(rest, "|")
-	_, event, _ := strings.Cut(rest, "|")
-	made, _ := strconv.Atoi(attempts)
+	sub, attempts, _, created, _, key := splitRecord(record)
 	at, _ := strconv.ParseInt(created, 10, 64)
-	return Lease{SubscriptionID: sub, Attempt: made + 1, CreatedAt: time.UnixMilli(at), EventID: event}
+	base := 0
+	if more := strings.SplitN(record[len(sub):], ":", 3); len(more) == 3 && strings.Count(more[0], "|") == 1 {
+		base, _ = strconv.Atoi(more[1])
+	}
+	return Lease{SubscriptionID: sub, Attempt: attempts + 1, Base: base, CreatedAt: time.UnixMilli(at), EventID: key}
 }
 
 func splitMember(member string) (token, delivery string) {

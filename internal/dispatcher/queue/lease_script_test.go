@@ -36,7 +36,7 @@ func TestLeaseScript(t *testing.T) {
 				r.now++
 			},
 			call: func(r *rig) string { return r.lease(claim{}) },
-			answer: "[1 1000001 1020001 0 [d1 s1|0|1000000|4|e1 d3 s1|0|1000000|4|e2 d2 s2|0|1000000|4|e1]" +
+			answer: "[1 1000001 1020001 0 [d1 s1|0|1000000|4|t|e1 d3 s1|0|1000000|4|t|e2 d2 s2|0|1000000|4|t|e1]" +
 				" [e1 t\ne1 e2 t\ne2]]",
 			want: map[string]string{
 				"fresh:s1": "-", "fresh:s2": "-", "ready": "-", "leases": "1:d1@1020001 1:d2@1020001 1:d3@1020001",
@@ -50,7 +50,7 @@ func TestLeaseScript(t *testing.T) {
 				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2 s1/d3"})
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[1 1000000 1020000 0 [d1 s1|0|1000000|4|e1 d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[1 1000000 1020000 0 [d1 s1|0|1000000|4|t|e1 d2 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d3", "ready": "-", "leases": "1:d1@1020000 1:d2@1020000",
 				"sub:s1": limits + " fr=1 inf=2 ver=1", "totals": "bytes=4 events=1 token=1 version=1",
@@ -68,11 +68,11 @@ func TestLeaseScript(t *testing.T) {
 				r.publish(pub{id: "e3", targets: "s1/d4"}, pub{id: "e4", targets: "s1/d5"})
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[4 1000000 1020000 0 [d4 s1|0|1000000|4|e3] [e3 t\ne3]]",
+			answer: "[4 1000000 1020000 0 [d4 s1|0|1000000|4|t|e3] [e3 t\ne3]]",
 			want: map[string]string{
 				"fresh:s1": "d5", "ready": "-", "leases": "4:d4@1020000",
 				"sub:s1": limits + " cf=3 fail=3 fr=1 inf=1 lat=1000000 rh=1000 ru=3 ver=5",
-				"totals": "bytes=8 events=4 failed=3 token=4 version=5",
+				"totals": "bytes=8 events=4 failed=3 kept=8 token=4 version=5",
 			},
 		},
 		"retries that are due go first, the earliest first; the others stay": {
@@ -87,7 +87,7 @@ func TestLeaseScript(t *testing.T) {
 				r.now += 1999
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[2 1001999 1002000 0 [d2 s1|1|1000000|4|e1 d4 s1|0|1000000|4|e2] [e1 t\ne1 e2 t\ne2]]",
+			answer: "[2 1001999 1002000 0 [d2 s1|1|1000000|4|t|e1 d4 s1|0|1000000|4|t|e2] [e1 t\ne1 e2 t\ne2]]",
 			want: map[string]string{
 				"fresh:s1": "-", "due:s1": "d1@1002000", "ready": "s1@1002000", "sleepers": "me@1002000",
 				"leases": "2:d2@1021999 2:d4@1021999",
@@ -103,7 +103,7 @@ func TestLeaseScript(t *testing.T) {
 				r.now++
 			},
 			call:   func(r *rig) string { return r.lease(claim{bytes: 3}) },
-			answer: "[1 1000001 1000000 0 [d1 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[1 1000001 1000000 0 [d1 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d2", "ready": "s2@1000000 s1@1000001", "leases": "1:d1@1020001",
 				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=1 inf=1 ver=1", "totals": "bytes=12 events=3 token=1 version=1",
@@ -115,7 +115,7 @@ func TestLeaseScript(t *testing.T) {
 				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2"}, pub{id: "e2", targets: "s1/d3"})
 			},
 			call:   func(r *rig) string { return r.lease(claim{bytes: 7}) },
-			answer: "[1 1000000 1000000 0 [d1 s1|0|1000000|4|e1 d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[1 1000000 1000000 0 [d1 s1|0|1000000|4|t|e1 d2 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d3", "leases": "1:d1@1020000 1:d2@1020000",
 				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=1 inf=2 ver=1", "totals": "bytes=8 events=2 token=1 version=1",
@@ -223,7 +223,7 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 				r.now += leaseMillis
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[2 1020000 1040000 2 [d1 s1|0|1000000|4|e1 d2 s1|0|1000000|4|e1 d3 s1|0|1000000|4|e2] [e1 t\ne1 e2 t\ne2]]",
+			answer: "[2 1020000 1040000 2 [d1 s1|0|1000000|4|t|e1 d2 s1|0|1000000|4|t|e1 d3 s1|0|1000000|4|t|e2] [e1 t\ne1 e2 t\ne2]]",
 			want: map[string]string{
 				"fresh:s1": "-", "leases": "2:d1@1040000 2:d2@1040000 2:d3@1040000", "rate:s1 (ttl)": "1020=2",
 				"sub:s1": "g1 r60 c10 m10 a1 p0 inf=3 rh=1020 ru=2 ver=1", "ready": "-", "sleepers": "me@1025000",
@@ -242,7 +242,7 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=2 inf=1 rh=1020 ru=1 ver=1",
 			},
 		},
-		"those of a subscription that is gone end as cancelled, the last with the payload": {
+		"those of a subscription that is gone end as cancelled": {
 			seed: func(r *rig) {
 				leased(r)
 				r.cancel("s1", 10)
@@ -251,9 +251,10 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1020000 -1 2 [] []]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "refs": "-", "leases": "-", "sleepers": "me@1025000",
+				"deliveries": "-", "refs": "e1=0+2 e2=0+1", "leases": "-", "sleepers": "me@1025000",
+				"ended":        "[d3=1000000|c|0|4|subscription_deleted|n|s1|t|e2] [d2=1020000|c|0|4|subscription_deleted|n|s1|t|e1 d1=1020000|c|0|4|subscription_deleted|n|s1|t|e1]",
 				"sub:s1 (ttl)": "g1 r60 c10 m10 a1 p0 canc=1 gone=1 ver=1",
-				"totals":       "bytes=0 canceled=3 events=2 token=1 version=1",
+				"totals":       "bytes=0 canceled=3 events=2 kept=8 token=1 version=1",
 			},
 		},
 	})
@@ -269,7 +270,7 @@ func TestLeaseScriptSurvivesWhatIsMissing(t *testing.T) {
 				r.client.HDel(r.t.Context(), r.keys.deliveries(), "d1")
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[1 1000000 1020000 0 [d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[1 1000000 1020000 0 [d2 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "-", "ready": "-", "leases": "1:d2@1020000", "sub:s1": limits + " inf=1 ver=1",
 				"totals": "bytes=4 events=1 token=1 version=1", "sleepers": "me@1005000",
@@ -319,7 +320,7 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 				r.now = 1_060_000
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[2 1060000 1061000 0 [d3 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[2 1060000 1061000 0 [d3 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d4", "ready": "s1@1061000", "leases": "2:d3@1080000", "rate:s1 (ttl)": "1000=1",
 				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=1 lat=1000000 lok=1000000 ok=2 rh=1000 ru=1 ver=4",
@@ -332,7 +333,7 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2 s1/d3"})
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[1 1000000 1020000 0 [d1 s1|0|1000000|4|e1 d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[1 1000000 1020000 0 [d1 s1|0|1000000|4|t|e1 d2 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d3", "ready": "-", "leases": "1:d1@1020000 1:d2@1020000",
 				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=2 ver=1", "totals": "bytes=4 events=1 token=1 version=1",
@@ -346,7 +347,7 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 				r.lease(claim{most: 1})
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
-			answer: "[2 1000000 1020000 0 [d2 s1|0|1000000|4|e1] [e1 t\ne1]]",
+			answer: "[2 1000000 1020000 0 [d2 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
 				"fresh:s1": "d3", "ready": "-", "leases": "1:d1@1020000 2:d2@1020000", "sleepers": "me@1005000",
 				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=2 ver=1", "totals": "bytes=4 events=1 token=2 version=1",

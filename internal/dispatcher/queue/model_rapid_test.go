@@ -33,6 +33,7 @@ func TestQueueIsAsItsModel(t *testing.T) {
 			"Settle":    m.settle,
 			"extend":    m.extend,
 			"cancel":    m.cancel,
+			"file":      m.file,
 			"time":      m.pass,
 		})
 	})
@@ -159,8 +160,7 @@ func (m *machine) lease(rt *rapid.T) {
 	given, expired := m.model.lease(c)
 	var want []string
 	for _, d := range given {
-		want = append(want, d.id, fmt.Sprintf("%s|%d|%d|%d|%s", d.sub, d.attempts, d.created,
-			len(m.model.payloads[d.payload]), d.payload))
+		want = append(want, d.id, m.model.recordText(d))
 	}
 	if got, want := fmt.Sprint(reply[4]), fmt.Sprint(want); got != want {
 		rt.Fatalf("lease %+v\ngave      %s\nthe model %s", c, got, want)
@@ -234,7 +234,8 @@ func (m *machine) settle(rt *rapid.T) {
 			result: rapid.SampledFrom([]Result{Done, Retry, Retry, Fail, Release}).Draw(rt, "result"),
 			delay:  rapid.SampledFrom([]int{0, 1, 999, 5000, 61_000}).Draw(rt, "delay"), ago: int(m.now - sendAt),
 			took: rapid.IntRange(0, 300).Draw(rt, "took"), status: rapid.SampledFrom([]int{0, 200, 500}).Draw(rt, "status"),
-			reason: rapid.SampledFrom([]string{"", "status"}).Draw(rt, "reason"),
+			reason:  rapid.SampledFrom([]string{"", "status"}).Draw(rt, "reason"),
+			attempt: rapid.SampledFrom([]string{"", "a;", "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb;"}).Draw(rt, "attempt"),
 		})
 		of = append(of, i)
 	}
@@ -273,6 +274,14 @@ func (m *machine) cancel(rt *rapid.T) {
 	ended, left := m.model.cancel(id, most)
 	if got, want := m.rig.cancel(id, most), fmt.Sprint([]int{ended, left}); got != want {
 		rt.Fatalf("cancel answered %s, the model %s", got, want)
+	}
+}
+
+func (m *machine) file(rt *rapid.T) {
+	perSub := rapid.IntRange(1, 5).Draw(rt, "records")
+	filed := m.model.file(perSub)
+	if got, want := m.rig.file(filing{entries: 1000, perSub: perSub}), fmt.Sprintf("[%d 0 0]", filed); got != want {
+		rt.Fatalf("file answered %s, the model %s", got, want)
 	}
 }
 
@@ -323,16 +332,20 @@ func mostIn(times []int64, window int64) int {
 // actual is the shard's state in the form of the model's.
 func (m *machine) actual() map[string]string {
 	state := m.rig.state()
-	seen := []string{}
+	var seen, past []string
 	for name, content := range maps.Clone(state) {
 		plain := strings.TrimSuffix(name, " (ttl)")
 		delete(state, name)
 		kind, id, _ := strings.Cut(plain, ":")
 		switch kind {
-		case "rate", "sleepers", "call", "refs": // the audit counts the references and the windows
+		case "rate", "sleepers", "call", "refs", "pasts": // the audit counts the references and the windows
+		case "past":
+			past = append(past, strings.Fields(content)...)
+		case "ended":
+			state[plain] = join(strings.Fields(strings.NewReplacer("[", " ", "]", " ").Replace(content)))
 		case "seen":
 			seen = append(seen, id+"="+content)
-		case "fresh":
+		case "fresh", "tries":
 			state[plain] = "[" + content + "]"
 		case "sub":
 			fields := m.subscription(m.t.Context(), m.keys.prefix+plain)
@@ -352,6 +365,9 @@ func (m *machine) actual() map[string]string {
 	}
 	if len(seen) > 0 {
 		state["seen"] = join(seen)
+	}
+	if len(past) > 0 {
+		state["past"] = join(past)
 	}
 	return state
 }

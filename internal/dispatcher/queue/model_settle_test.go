@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 func (m *model) settle(ends []end) []int {
@@ -23,7 +24,7 @@ func (m *model) settle(ends []end) []int {
 		d.lease, d.expiry = "", 0
 		if s.gone {
 			m.totals[map[Result]string{Done: "ok", Fail: "failed"}[e.result]]++
-			m.remove(d.id)
+			m.endGone(d, e)
 			continue
 		}
 		if e.result == Release {
@@ -50,6 +51,19 @@ func (m *model) settle(ends []end) []int {
 	return answers
 }
 
+// endGone ends an attempt of a subscription that is gone.
+func (m *model) endGone(d *modelDelivery, e end) {
+	attempts, reason := d.attempts+1, gone
+	switch e.result {
+	case Done, Fail:
+		reason = e.reason
+	case Release:
+		attempts = d.attempts
+	case Retry:
+	}
+	m.end(d.id, map[Result]string{Done: "s", Fail: "f", Retry: "c", Release: "c"}[e.result], attempts, reason, e.attempt)
+}
+
 type modelStats struct {
 	failures int    // before
 	ok       string // before
@@ -69,16 +83,26 @@ func (m *model) attempted(s *modelSub, d *modelDelivery, e end) {
 		s.add("ok", 1)
 		s.counts["lok"] = strconv.FormatInt(m.now, 10)
 		m.totals["ok"]++
-		m.remove(d.id)
+		m.end(d.id, "s", d.attempts+1, e.reason, e.attempt)
 	case Fail:
 		s.add("fail", 1)
 		m.totals["failed"]++
-		m.remove(d.id)
+		m.end(d.id, "f", d.attempts+1, e.reason, e.attempt)
 	case Retry:
 		d.attempts++
+		m.keepTry(d, e.attempt)
 		d.due = m.now + int64(e.delay)
 	case Release:
 	}
+}
+
+// keepTry keeps an attempt of a delivery that goes on, if there is room, and of each the latest ones.
+func (m *model) keepTry(d *modelDelivery, attempt string) {
+	if attempt == "" || m.triesBytes()+len(attempt) > mostTriesBytes {
+		return
+	}
+	d.tries = append(d.tries, attempt)
+	d.tries = d.tries[max(0, len(d.tries)-mostTries):]
 }
 
 func (m *model) note(stats map[string]*modelStats) {
@@ -123,14 +147,14 @@ func (m *model) cancel(id string, most int) (ended, left int) {
 	}
 	s.gone = true
 	for ; ended < most && len(s.fresh) > 0; ended++ {
-		m.remove(s.fresh[0])
+		m.end(s.fresh[0], "c", 0, gone, "")
 		s.fresh = s.fresh[1:]
 	}
 	for _, d := range m.due(s) {
 		if ended == most {
 			break
 		}
-		m.remove(d.id)
+		m.end(d.id, "c", d.attempts, gone, "")
 		ended++
 	}
 	if ended > 0 {
@@ -159,8 +183,10 @@ func (m *model) state() map[string]string {
 	}
 	var records, payloads, leases, subs, seen []string
 	for _, d := range m.deliveries {
-		records = append(records, fmt.Sprintf("%s=%s|%d|%d|%d|%s", d.id, d.sub, d.attempts, d.created,
-			len(m.payloads[d.payload]), d.payload))
+		records = append(records, d.id+"="+m.recordText(d))
+		if len(d.tries) > 0 {
+			state["tries:"+d.id] = fmt.Sprint(d.tries)
+		}
 		if d.lease != "" {
 			leases = append(leases, fmt.Sprintf("%s@%d", d.lease, d.expiry))
 		}
@@ -186,6 +212,7 @@ func (m *model) state() map[string]string {
 		state["sub:"+id] = m.subText(s)
 	}
 	put("deliveries", records)
+	m.historyState(put)
 	put("payloads", payloads)
 	put("leases", leases)
 	put("subs", subs)
@@ -194,10 +221,37 @@ func (m *model) state() map[string]string {
 	put("dirty", scores(m.dirty))
 	put("urgent", scores(m.urgent))
 	totals := maps.Clone(m.totals)
+	totals["kept"], totals["tries"] = int64(m.keptBytes()), int64(m.triesBytes())
 	totals["bytes"], totals["version"], totals["token"] = int64(m.storedBytes()), m.version, int64(m.token)
 	maps.DeleteFunc(totals, func(_ string, n int64) bool { return n == 0 })
 	put("totals", scores(totals))
 	return state
+}
+
+// recordText is a delivery's record in the queue.
+func (m *model) recordText(d *modelDelivery) string {
+	payload := m.payloads[d.payload]
+	return fmt.Sprintf("%s|%d|%d|%d|%s|%s", d.sub, d.attempts, d.created, len(payload), typeOf(payload), d.payload)
+}
+
+// historyState adds what has ended: the entries of the stream in no order, the records, and what was filed.
+func (m *model) historyState(put func(string, []string)) {
+	var ended, past []string
+	for _, e := range m.ended {
+		ended = append(ended, strings.Fields(e.id+"="+e.record+" "+e.tries)...)
+	}
+	for _, e := range m.past {
+		past = append(past, strings.Fields(e.id+"="+e.record+" "+e.tries)...)
+	}
+	put("ended", ended)
+	put("past", past)
+	for sub, list := range m.filed {
+		var ids []string
+		for _, e := range list {
+			ids = append(ids, e.id)
+		}
+		put("hist:"+sub, ids)
+	}
 }
 
 func scores(m map[string]int64) []string {

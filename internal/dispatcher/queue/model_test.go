@@ -3,9 +3,11 @@ package queue
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // model is the queue as its contract has it, in plain Go: it counts anew what the scripts keep in counters.
@@ -23,7 +25,15 @@ type model struct {
 	totals     map[string]int64
 	most       int
 	bytes      int
+	ended      []modelEnd            // not filed yet
+	past       map[string]modelEnd   // the history, by delivery
+	filed      map[string][]modelEnd // by subscription, those included that have left the history since
 }
+
+// modelEnd is a delivery that has ended.
+type modelEnd struct{ id, sub, payload, record, tries string }
+
+func (e modelEnd) bytes() int { return len(e.record) + 1 + len(e.tries) }
 
 type modelSub struct {
 	id                              string
@@ -40,6 +50,7 @@ type modelSub struct {
 type modelDelivery struct {
 	id, sub, payload string
 	attempts         int
+	tries            []string // earlier attempts that are kept
 	created          int64
 	due              int64  // -1: in fresh or leased
 	lease            string // "token:delivery", "" if not leased
@@ -50,7 +61,7 @@ func newModel(most, bytes int) *model {
 	return &model{
 		now: begin, subs: map[string]*modelSub{}, deliveries: map[string]*modelDelivery{}, payloads: map[string]string{},
 		seen: map[string]pub{}, ready: map[string]int64{}, dirty: map[string]int64{}, urgent: map[string]int64{},
-		totals: map[string]int64{}, most: most, bytes: bytes,
+		totals: map[string]int64{}, most: most, bytes: bytes, past: map[string]modelEnd{}, filed: map[string][]modelEnd{},
 	}
 }
 
@@ -176,12 +187,42 @@ func (m *model) configure(id string, generation, rate, places, limit int, active
 	return 1
 }
 
-func (m *model) storedBytes() int {
-	n := 0
-	for _, p := range m.payloads {
-		n += len(p)
+// storedBytes are those of the payloads of unfinished deliveries, keptBytes those of the history and of payloads that it
+// alone needs.
+func (m *model) storedBytes() (n int) {
+	for name := range m.unfinished() {
+		n += len(m.payloads[name])
 	}
 	return n
+}
+
+func (m *model) keptBytes() (n int) {
+	unfinished := m.unfinished()
+	for name, payload := range m.payloads {
+		if !unfinished[name] {
+			n += len(payload)
+		}
+	}
+	for _, e := range m.past {
+		n += e.bytes()
+	}
+	return n
+}
+
+func (m *model) triesBytes() (n int) {
+	for _, d := range m.deliveries {
+		n += len(strings.Join(d.tries, ""))
+	}
+	return n
+}
+
+// unfinished are the payloads of unfinished deliveries.
+func (m *model) unfinished() map[string]bool {
+	names := map[string]bool{}
+	for _, d := range m.deliveries {
+		names[d.payload] = true
+	}
+	return names
 }
 
 // early is what publish may lease at once, and what it leased.
@@ -280,7 +321,7 @@ func (m *model) publishOne(
 	if len(unknown) > 1 {
 		return unknown
 	}
-	if len(m.deliveries)+len(targets) > m.most || m.storedBytes()+len(e.payload) > m.bytes {
+	if n := len(targets); n > 0 && (len(m.deliveries)+n > m.most || m.storedBytes()+len(e.payload) > m.bytes) {
 		return []string{"3"}
 	}
 	answer, name := []string{"0"}, e.id
@@ -295,9 +336,11 @@ func (m *model) publishOne(
 		switch {
 		case s.gone:
 			m.totals["canceled"]++
+			m.record(&modelDelivery{id: t.DeliveryID, sub: s.id, payload: name}, e.payload, "c", 0, gone, "")
 		case len(m.of(s.id, func(*modelDelivery) bool { return true })) >= s.limit:
 			m.totals["failed"]++
 			full[s.id]++
+			m.record(&modelDelivery{id: t.DeliveryID, sub: s.id, payload: name}, e.payload, "f", 0, "backlog_full", "")
 			answer = append(answer, s.id)
 		default:
 			d := &modelDelivery{id: t.DeliveryID, sub: s.id, payload: name, created: m.now, due: -1}
@@ -317,16 +360,60 @@ func (m *model) publishOne(
 	return answer
 }
 
-// remove ends a delivery, and its payload with the last one.
-func (m *model) remove(id string) {
+const gone = "subscription_deleted"
+
+// end takes a delivery out of the queue.
+func (m *model) end(id, outcome string, attempts int, reason, attempt string) {
 	d := m.deliveries[id]
 	delete(m.deliveries, id)
-	for _, other := range m.deliveries {
-		if other.payload == d.payload {
-			return
+	m.record(d, m.payloads[d.payload], outcome, attempts, reason, attempt)
+}
+
+// record notes that a delivery has ended, for the history.
+func (m *model) record(d *modelDelivery, payload, outcome string, attempts int, reason, attempt string) {
+	m.payloads[d.payload] = payload
+	m.ended = append(m.ended, modelEnd{
+		id: d.id, sub: d.sub, payload: d.payload, tries: strings.Join(d.tries, "") + attempt,
+		record: fmt.Sprintf("%d|%s|%d|%d|%s|n|%s|%s|%s", m.now, outcome, attempts, len(payload), reason, d.sub, typeOf(payload),
+			d.payload),
+	})
+}
+
+func typeOf(payload string) string {
+	name, _, _ := strings.Cut(payload, "\n")
+	return name
+}
+
+// file brings all that has ended into the history.
+func (m *model) file(perSub int) (filed int) {
+	filed = len(m.ended)
+	touched := map[string]bool{}
+	for _, e := range m.ended {
+		m.past[e.id] = e
+		m.filed[e.sub] = append(m.filed[e.sub], e)
+		touched[e.sub] = true
+	}
+	m.ended = nil
+	for sub := range touched {
+		for len(m.filed[sub]) > perSub {
+			delete(m.past, m.filed[sub][0].id)
+			m.filed[sub] = m.filed[sub][1:]
 		}
 	}
-	delete(m.payloads, d.payload)
+	m.forgetPayloads()
+	return filed
+}
+
+// forgetPayloads drops those that neither an unfinished delivery nor a record needs.
+func (m *model) forgetPayloads() {
+	needed := m.unfinished()
+	for _, e := range m.ended {
+		needed[e.payload] = true
+	}
+	for _, e := range m.past {
+		needed[e.payload] = true
+	}
+	maps.DeleteFunc(m.payloads, func(name, _ string) bool { return !needed[name] })
 }
 
 // putBack lets deliveries wait again: first attempts at the head in their order, later ones at once.
@@ -358,16 +445,17 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 	})
 	expired = expired[:min(most, len(expired))]
 	var back []*modelDelivery
-	for _, d := range expired {
+	for _, d := range slices.Backward(expired) { // what ends goes into the history in this order
 		s := m.subs[d.sub]
 		if s.gone {
 			m.totals["canceled"]++
-			m.remove(d.id)
+			m.end(d.id, "c", d.attempts, gone, "")
 			continue
 		}
 		s.sent = append(s.sent, secondOf(m.now))
 		back = append(back, d)
 	}
+	slices.Reverse(back)
 	m.putBack(back)
 	return expired
 }

@@ -23,7 +23,7 @@ func TestPublishScript(t *testing.T) {
 			},
 			answer: "[0 [0] [3]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|7|e1#d1", "payloads": "e1#d1=t\ne1#d1", "fresh:s1": "d1",
+				"deliveries": "d1=s1|0|1000000|7|t|e1#d1", "payloads": "e1#d1=t\ne1#d1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
 				"totals": "bytes=7 events=1 version=1", "call:q (ttl)": "1|[0,[0],[3]]",
 			},
@@ -33,7 +33,7 @@ func TestPublishScript(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1 d2=s2|0|1000000|4|e1", "payloads": "e1=t\ne1", "refs": "e1=2",
+				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s2|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "refs": "e1=2",
 				"fresh:s1": "d1", "fresh:s2": "d2", "ready": "s1@1000000 s2@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
 				"totals": "bytes=4 events=1 version=1", "call:q (ttl)": "1|[0,[0]]",
@@ -44,7 +44,7 @@ func TestPublishScript(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 				"call:q (ttl)": "1|[0,[0]]",
 			},
@@ -60,7 +60,7 @@ func TestPublishScript(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
 				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 				"call:q (ttl)": "1|[0,[0]]",
 			},
@@ -74,7 +74,7 @@ func TestPublishScript(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e2", targets: "s1/d2"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000500|4|e2", "payloads": "e1=t\ne1 e2=t\ne2",
+				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s1|0|1000500|4|t|e2", "payloads": "e1=t\ne1 e2=t\ne2",
 				"fresh:s1": "d1 d2", "sub:s1": limits + " fr=2 ver=2", "totals": "bytes=8 events=2 version=2",
 				"call:q (ttl)": "2|[0,[0]]",
 			},
@@ -89,7 +89,7 @@ func TestPublishScript(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e2", targets: "s1/d2"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|0|1000000|4|e2", "payloads": "e1=t\ne1 e2=t\ne2",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e2", "payloads": "e1=t\ne1 e2=t\ne2",
 				"fresh:s1": "d2", "ready": "s1@1000000",
 				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000000 lcnt=1 lst=500 rh=1000 rtry=1 ru=1 ver=3",
 				"totals": "bytes=8 events=2 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
@@ -107,7 +107,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 	}
 	publish := func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1"}) }
 	waits := map[string]string{
-		"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+		"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 		"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 		"call:q (ttl)": "1|[0,[0]]",
 	}
@@ -115,7 +115,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 		"one that has a place": {
 			seed: early(10, 100), call: publish, answer: "[0 [0] [1 1000000 0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "leases": "1:d1@1020000",
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "leases": "1:d1@1020000",
 				"sub:s1": limits + " inf=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 token=1 version=1",
 				"call:q (ttl)": "1|[0,[0],[1,1000000,0]]",
 			},
@@ -128,8 +128,8 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			answer: "[0 [0] [0] [0] [0] [1 1000000 0 1 2 4]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000000|4|e3 d3=s2|0|1000000|4|e3 d4=s1|0|1000000|4|e4 " +
-					"d5=s2|0|1000000|4|e4",
+				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s1|0|1000000|4|t|e3 d3=s2|0|1000000|4|t|e3 d4=s1|0|1000000|4|t|e4 " +
+					"d5=s2|0|1000000|4|t|e4",
 				"payloads": "e1=t\ne1 e3=t\ne3 e4=t\ne4", "refs": "e3=2 e4=2", "fresh:s1": "d4",
 				"leases": "1:d1@1020000 1:d2@1020000 1:d3@1020000 1:d5@1020000",
 				"sub:s1": limits + " fr=1 inf=2 ver=1", "sub:s2": limits + " inf=2 ver=1", "dirty": "s1@1 s2@1",
@@ -148,7 +148,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			call: publish, answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d0=s1|0|1000000|4|e0 d1=s1|0|1000000|4|e1", "payloads": "e0=t\ne0 e1=t\ne1",
+				"deliveries": "d0=s1|0|1000000|4|t|e0 d1=s1|0|1000000|4|t|e1", "payloads": "e0=t\ne0 e1=t\ne1",
 				"fresh:s1": "d0 d1", "sub:s1": "g3 r60 c2 m3 a1 p0 fr=2 ver=2",
 				"totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
 			},
@@ -161,7 +161,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			call: publish, answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d0=s2|0|1000000|4|e0 d1=s1|0|1000000|4|e1", "payloads": "e0=t\ne0 e1=t\ne1",
+				"deliveries": "d0=s2|0|1000000|4|t|e0 d1=s1|0|1000000|4|t|e1", "payloads": "e0=t\ne0 e1=t\ne1",
 				"fresh:s1": "d1", "ready": "s1@1000000 s2@1000000", "sub:s1": limits + " fr=1 ver=2",
 				"dirty": "s2@1 s1@2", "totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
 			},
@@ -173,7 +173,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			call: publish, answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
 				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 				"call:q (ttl)": "1|[0,[0]]",
 			},
@@ -195,9 +195,11 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			answer: "[0 [0]][0 [0] [4 1122000 0]]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1122000|4|e2", "payloads": "e2=t\ne2", "leases": "4:d2@1142000",
+				"deliveries": "d2=s1|0|1122000|4|t|e2", "payloads": "e0=t\ne0 e1=t\ne1 e2=t\ne2", "refs": "e0=0+1 e1=0+1",
+				"leases": "4:d2@1142000",
+				"ended":  "[d0=1000000|s|1|4||n|s1|t|e0] [d1=1061000|s|1|4||n|s1|t|e1]",
 				"sub:s1": "g1 r1 c2 m3 a1 p0 inf=1 lat=1061000 lcnt=2 lok=1061000 lst=200 ok=2 ver=5",
-				"totals": "bytes=4 events=3 ok=2 token=4 version=5", "rate:s1 (ttl)": "-",
+				"totals": "bytes=4 events=3 kept=8 ok=2 token=4 version=5", "rate:s1 (ttl)": "-",
 				"sleepers": "me@1066000", "call:q (ttl)": "3|[0,[0],[4,1122000,0]]",
 			},
 		},
@@ -214,7 +216,7 @@ func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 		"the publisher's id is remembered, and its payload has a name of its own": {
 			seed: two, call: func(r *rig) string { return r.publish(first) }, answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
+				"deliveries": "d1=s1|0|1000000|4|t|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
 				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1", "call:q (ttl)": "1|[0,[0]]",
 			},
@@ -248,7 +250,7 @@ func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 			},
 			answer: "[0 [0] [1 s1 d1] [2]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
+				"deliveries": "d1=s1|0|1000000|4|t|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
 				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1",
 				"call:q (ttl)": `1|[0,[0],[1,"s1 d1"],[2]]`,
@@ -285,7 +287,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			},
 			answer: "[0 [4 s8 s9] [0]]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1000000|4|e2", "payloads": "e2=t\ne2", "fresh:s1": "d2", "ready": "s1@1000000",
+				"deliveries": "d2=s1|0|1000000|4|t|e2", "payloads": "e2=t\ne2", "fresh:s1": "d2", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 				"call:q (ttl)": `1|[0,[4,"s8","s9"],[0]]`,
 			},
@@ -298,7 +300,9 @@ func TestPublishScriptRefuses(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d2=s2|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s2": "d2", "ready": "s2@1000000",
+				"ended":      "[d1=1000000|c|0|4|subscription_deleted|n|s1|t|e1]",
+				"refs":       "e1=1+1",
+				"deliveries": "d2=s2|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s2": "d2", "ready": "s2@1000000",
 				"sub:s2": limits + " fr=1 ver=1", "dirty": "s2@1", "totals": "bytes=4 canceled=1 events=1 version=1",
 				"call:q (ttl)": "1|[0,[0]]",
 			},
@@ -314,10 +318,11 @@ func TestPublishScriptRefuses(t *testing.T) {
 			},
 			answer: "[0 [0] [0 s1]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1 d2=s1|0|1000000|4|e2 d3=s1|0|1000000|4|e3 d5=s2|0|1000000|4|e4",
+				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s1|0|1000000|4|t|e2 d3=s1|0|1000000|4|t|e3 d5=s2|0|1000000|4|t|e4",
 				"payloads":   "e1=t\ne1 e2=t\ne2 e3=t\ne3 e4=t\ne4", "fresh:s1": "d2 d3", "fresh:s2": "d5",
 				"sub:s1": limits + " fail=1 fr=2 full=1 inf=1 ver=2", "sub:s2": limits + " fr=1 ver=2",
-				"ready": "s1@1000000 s2@1000000", "dirty": "s1@1 s2@2", "urgent": "s1@2",
+				"ended": "[d4=1000000|f|0|4|backlog_full|n|s1|t|e4]",
+				"refs":  "e4=1+1", "ready": "s1@1000000 s2@1000000", "dirty": "s1@1 s2@2", "urgent": "s1@2",
 				"totals": "bytes=16 events=4 failed=1 token=1 version=2", "call:q (ttl)": `2|[0,[0],[0,"s1"]]`,
 			},
 		},
@@ -331,9 +336,9 @@ func TestPublishScriptRefuses(t *testing.T) {
 			call:   func(r *rig) string { return r.publish(pub{id: "e3", targets: "s1/d3"}) },
 			answer: "[0 [0]]",
 			want: map[string]string{
-				"deliveries": "d3=s1|0|1000000|4|e3", "payloads": "e3=t\ne3", "fresh:s1": "d3", "ready": "s1@1000000",
+				"deliveries": "d3=s1|0|1000000|4|t|e3", "payloads": "e1=t\ne1 e2=t\ne2 e3=t\ne3", "fresh:s1": "d3", "ready": "s1@1000000",
 				"sub:s1": "g1 r60 c2 m1 a1 p0 fail=1 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=200 lsum=7 ok=1 rh=1000 ru=1 ver=3",
-				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 kept=8 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
 			},
 		},
 		"what does not fit into the shard by number, wholly": {
@@ -347,7 +352,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			},
 			answer: "[0 [0] [3] [0]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1 d4=s2|0|1000000|4|e3#1000000", "payloads": "e1=t\ne1 e3#1000000=t\ne3",
+				"deliveries": "d1=s1|0|1000000|4|t|e1 d4=s2|0|1000000|4|t|e3#1000000", "payloads": "e1=t\ne1 e3#1000000=t\ne3",
 				"fresh:s1": "d1", "fresh:s2": "d4", "ready": "s1@1000000 s2@1000000", "seen:e3 (ttl)": "f|",
 				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
 				"totals": "bytes=8 events=2 version=1", "call:q (ttl)": "1|[0,[0],[3],[0]]",
@@ -363,7 +368,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			},
 			answer: "[0 [0] [3]]",
 			want: map[string]string{
-				"deliveries": "d1=s1|0|1000000|4|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
 				"call:q (ttl)": "1|[0,[0],[3]]",
 			},

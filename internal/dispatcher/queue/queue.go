@@ -32,8 +32,16 @@ type Options struct {
 	// events are refused; accepted ones stay.
 	MaxDeliveries int
 	MaxBytes      int64
-	Logger        *slog.Logger          // slog.Default()
-	Registerer    prometheus.Registerer // required
+	// MaxHistory, MaxHistoryAge and MaxHistoryBytes bound the history of deliveries that have ended: records of one
+	// subscription, the time since a delivery was made, and the memory of records and bodies over all shards. 100, 24 h,
+	// 256 MiB.
+	MaxHistory      int
+	MaxHistoryAge   time.Duration
+	MaxHistoryBytes int64
+	// MaxOutboxBytes bounds what waits to be copied elsewhere: past it the oldest goes and is counted. 0: nobody copies.
+	MaxOutboxBytes int64
+	Logger         *slog.Logger          // slog.Default()
+	Registerer     prometheus.Registerer // required
 }
 
 const (
@@ -104,6 +112,9 @@ func setDefaults(o *Options) {
 	setDefault(&o.DeduplicationTime, 24*time.Hour)
 	setDefault(&o.MaxDeliveries, 1_000_000)
 	setDefault(&o.MaxBytes, 1<<30)
+	setDefault(&o.MaxHistory, 100)
+	setDefault(&o.MaxHistoryAge, 24*time.Hour)
+	setDefault(&o.MaxHistoryBytes, 256<<20)
 	setDefault(&o.Logger, slog.Default())
 }
 
@@ -123,6 +134,7 @@ func (q *Queue) Run(ctx context.Context, consumer Consumer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range q.shards {
 		group.Go(func() error { return s.run(ctx) })
+		group.Go(func() error { return s.keepHistory(ctx) })
 	}
 	group.Go(func() error { return q.listen(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -87,6 +87,7 @@ func (r *rig) configure(limits ...string) string {
 		for _, field := range strings.Fields(l) {
 			args = append(args, field)
 		}
+		args = append(args, "n")
 	}
 	return fmt.Sprint(r.run(configureScript, args...))
 }
@@ -179,15 +180,41 @@ type end struct {
 	delay, ago, took  int
 	status            int
 	reason, errorText string
+	attempt           string
 }
 
 func (r *rig) settle(ends ...end) string {
 	r.t.Helper()
 	args := []any{len(ends)}
 	for _, e := range ends {
-		args = append(args, e.delivery, e.token, int(e.result), e.delay, e.ago, e.took, e.status, e.reason, e.errorText)
+		args = append(args, e.delivery, e.token, int(e.result), e.delay, e.ago, e.took, e.status, e.reason, e.errorText, e.attempt)
 	}
+	args = append(args, mostTries, mostTriesBytes)
 	return fmt.Sprint(r.run(settleScript, args...))
+}
+
+// What is kept of attempts while their delivery is unfinished.
+const (
+	mostTries      = 3
+	mostTriesBytes = 100
+)
+
+// filing is a call of file.lua. Zero fields take plenty.
+type filing struct {
+	entries, perSub, age, bytes, outbox, forget int
+	copying                                     bool
+}
+
+func (r *rig) file(f filing) string {
+	r.t.Helper()
+	for field, plenty := range map[*int]int{
+		&f.entries: 100, &f.perSub: 100, &f.age: 3_600_000, &f.bytes: 1 << 28, &f.outbox: 1 << 20, &f.forget: 1000,
+	} {
+		if *field == 0 {
+			*field = plenty
+		}
+	}
+	return fmt.Sprint(r.run(fileScript, f.entries, f.perSub, f.age, f.bytes, flag(f.copying), f.outbox, f.forget))
 }
 
 func (r *rig) extend(args ...any) string {
@@ -222,7 +249,9 @@ func (r *rig) state() map[string]string {
 		if r.client.PTTL(ctx, iter.Val()).Val() > 0 {
 			name += " (ttl)"
 		}
-		state[name] = content
+		if content != "" { // a stream without entries stays
+			state[name] = content
+		}
 	}
 	if err := iter.Err(); err != nil {
 		r.t.Fatal(err)
@@ -236,6 +265,9 @@ func (r *rig) content(ctx context.Context, key string) string {
 	case "string":
 		if strings.HasPrefix(key, r.keys.prefix+"sub:") {
 			return hashText(r.subscription(ctx, key))
+		}
+		if key == r.keys.prefix+"filed" {
+			return "*" // an id by the server's clock
 		}
 		return r.client.Get(ctx, key).Val()
 	case "list":
@@ -251,21 +283,54 @@ func (r *rig) content(ctx context.Context, key string) string {
 		}
 		return strings.Join(words, " ")
 	case "hash":
+		if key == r.keys.prefix+"refs" {
+			return refsText(r.client.HGetAll(ctx, key).Val())
+		}
 		return hashText(r.client.HGetAll(ctx, key).Val())
+	case "stream": // an entry is in brackets, without its id
+		var entries []string
+		for _, entry := range r.client.Do(ctx, "XRANGE", key, "-", "+").Val().([]any) {
+			entries = append(entries, recordsText(entry.([]any)[1].([]any)))
+		}
+		return strings.Join(entries, " ")
 	default:
 		r.t.Fatalf("key %s is a %s", key, kind)
 		return ""
 	}
 }
 
+// refsText is the unfinished deliveries that need each payload, and behind a +, where there are any, the entries and records of the history that do.
+func refsText(refs map[string]string) string {
+	for event, n := range refs {
+		count, _ := strconv.Atoi(n)
+		if count < keptOne {
+			continue
+		}
+		refs[event] = fmt.Sprintf("%d+%d", count%keptOne, count/keptOne)
+	}
+	return hashText(refs)
+}
+
+const keptOne = 1 << 24 // as in lib.lua
+
+// recordsText is {field, attempts, ...} as delivery=record attempts.
+func recordsText(pairs []any) string {
+	var words []string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		record := strings.Replace(text(pairs[i]), "|", "=", 1)
+		words = append(words, strings.TrimSpace(record+" "+text(pairs[i+1])))
+	}
+	return fmt.Sprint(words)
+}
+
 // subscriptionFields are those of a packed subscription, in the order of lib.lua.
 var subscriptionFields = strings.Fields("gen rate cap max act pau fr du inf ru rh cf rtry gone full ver ok fail canc" +
-	" lsum lcnt lat lok lst lrs ler")
+	" lsum lcnt lat lok lst lrs ler ns")
 
 // subscription unpacks what lib.lua keeps of one.
 func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 	r.t.Helper()
-	const script = `return {struct.unpack('<' .. string.rep('d', 24) .. 'I2c0I2c0', redis.call('GET', KEYS[1]))}`
+	const script = `return {struct.unpack('<' .. string.rep('d', 24) .. 'I2c0I2c0I2c0', redis.call('GET', KEYS[1]))}`
 	values, err := r.client.Eval(ctx, script, []string{key}).Slice()
 	if err != nil {
 		r.t.Fatal(err)
@@ -280,6 +345,7 @@ func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 func hashText(fields map[string]string) string {
 	var words []string
 	if _, sub := fields["gen"]; sub {
+		delete(fields, "ns") // it is n
 		words = append(words, fmt.Sprintf("g%s r%s c%s m%s a%s p%s", fields["gen"], fields["rate"], fields["cap"],
 			fields["max"], fields["act"], fields["pau"]))
 		for field, value := range fields {

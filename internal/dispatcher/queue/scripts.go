@@ -36,6 +36,18 @@ var changedSource string
 //go:embed scripts/reflected.lua
 var reflectedSource string
 
+//go:embed scripts/file.lua
+var fileSource string
+
+//go:embed scripts/copied.lua
+var copiedSource string
+
+//go:embed scripts/retry.lua
+var retrySource string
+
+//go:embed scripts/end.lua
+var endSource string
+
 //go:embed scripts/audit.lua
 var auditSource string
 
@@ -48,6 +60,10 @@ var (
 	cancelScript    = redis.NewScript(library + cancelSource)
 	changedScript   = redis.NewScript(library + changedSource)
 	reflectedScript = redis.NewScript(library + reflectedSource)
+	fileScript      = redis.NewScript(library + fileSource)
+	copiedScript    = redis.NewScript(library + copiedSource)
+	retryScript     = redis.NewScript(library + retrySource)
+	endScript       = redis.NewScript(library + endSource)
 	auditScript     = redis.NewScript(library + auditSource)
 )
 

@@ -5,15 +5,22 @@ import "unicode/utf8"
 // maxErrorLength bounds a stored error, in bytes.
 const maxErrorLength = 256
 
-func settleArgs(settlements []Settlement) []any {
-	args := make([]any, 0, 2+9*len(settlements))
+// Bounds of what is kept of attempts while their delivery is unfinished: its latest ones, and bytes over a whole shard.
+const (
+	maxTries      = 32
+	maxTriesBytes = 64 << 20
+)
+
+func settleArgs(settlements []Settlement, triesBytes int64) []any {
+	args := make([]any, 0, 4+10*len(settlements))
 	args = append(args, "", len(settlements))
 	for i := range settlements {
 		t := &settlements[i]
 		args = append(args, t.Lease.DeliveryID, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(),
-			t.SentAgo.Milliseconds(), t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength))
+			t.SentAgo.Milliseconds(), t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength),
+			t.Attempt)
 	}
-	return args
+	return append(args, maxTries, triesBytes)
 }
 
 // settled forgets what is settled, and keeps for the next round trip what a failed one may not have brought.

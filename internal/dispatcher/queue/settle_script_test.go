@@ -30,20 +30,20 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1000000|4|e1", "refs": "e1=1", "leases": "-", "rate:s1 (ttl)": "999=1",
+				"deliveries": "d2=s1|0|1000000|4|t|e1", "refs": "e1=1+1", "ended": "[d1=1000250|s|1|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "999=1",
 				"sub:s1": limits + " fr=1 lat=1000250 lcnt=1 lok=1000250 lst=204 lsum=240 ok=1 rh=999 ru=1 ver=2",
 				"urgent": "s1@2", "totals": "bytes=4 events=1 ok=1 token=1 version=2",
 			},
 		},
-		"the last delivery takes the payload with it": {
+		"the payload is kept for the history once the last delivery has ended": {
 			seed: retriedLeased,
 			call: func(r *rig) string { return r.settle(end{delivery: "d1", token: 2, result: Done, status: 200}) },
 
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
+				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|s|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
 				"sub:s1": limits + " lat=1001000 lcnt=2 lok=1001000 lst=200 lsum=10 ok=1 rh=1000 ru=2 ver=3",
-				"urgent": "s1@3", "totals": "bytes=0 events=1 ok=1 token=2 version=3",
+				"urgent": "s1@3", "totals": "bytes=0 events=1 kept=4 ok=1 token=2 version=3",
 			},
 		},
 		"retry: due later, with one attempt more": {
@@ -54,7 +54,7 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|0|1000000|4|e1", "due:s1": "d1@1005250", "leases": "-",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1", "due:s1": "d1@1005250", "leases": "-",
 				"rate:s1 (ttl)": "1000=1", "urgent": "s1@2", "totals": "bytes=4 events=1 token=1 version=2",
 				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000250 lcnt=1 ler=503 Service Unavailable lrs=status lst=503" +
 					" lsum=100 rh=1000 rtry=1 ru=1 ver=2",
@@ -67,7 +67,7 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|0|1000000|4|e1", "due:s1": "d1@1000250", "leases": "-",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1", "due:s1": "d1@1000250", "leases": "-",
 				"rate:s1 (ttl)": "1000=1", "urgent": "s1@2", "totals": "bytes=4 events=1 token=1 version=2",
 				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000250 lrs=timeout rh=1000 rtry=1 ru=1 ver=2",
 			},
@@ -77,9 +77,9 @@ func TestSettleScript(t *testing.T) {
 			call:   func(r *rig) string { return r.settle(end{delivery: "d1", token: 2, result: Fail, status: 410}) },
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
+				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|f|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
 				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lst=410 lsum=10 rh=1000 ru=2 ver=3",
-				"totals": "bytes=0 events=1 failed=1 token=2 version=3",
+				"totals": "bytes=0 events=1 failed=1 kept=4 token=2 version=3",
 			},
 		},
 		"a gone endpoint is urgent after whatever failure": {
@@ -89,9 +89,9 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1", "urgent": "s1@3",
+				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|f|2|4|gone|n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1", "urgent": "s1@3",
 				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lrs=gone lst=410 lsum=10 rh=1000 ru=2 ver=3",
-				"totals": "bytes=0 events=1 failed=1 token=2 version=3",
+				"totals": "bytes=0 events=1 failed=1 kept=4 token=2 version=3",
 			},
 		},
 		"the third failure in a row is urgent": {
@@ -107,7 +107,7 @@ func TestSettleScript(t *testing.T) {
 			call:   func(r *rig) string { return r.settle(end{delivery: "d2", token: 2, result: Retry, delay: 2000}) },
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|e1 d2=s1|2|1000000|4|e2", "due:s1": "d2@1003000 d1@1009000",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|2|1000000|4|t|e2", "due:s1": "d2@1003000 d1@1009000",
 				"leases": "-", "rate:s1 (ttl)": "1000=2 1001=1", "ready": "s1@1003000", "urgent": "s1@3",
 				"sub:s1": limits + " cf=3 du=2 lat=1001000 rh=1000 rtry=2 ru=3 ver=3",
 				"totals": "bytes=8 events=2 token=2 version=3",
@@ -194,11 +194,12 @@ func TestSettleScriptFences(t *testing.T) {
 			},
 			answer: "[1 0 1]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "refs": "-", "leases": "-", "urgent": "s1@2 s2@2",
+				"deliveries": "-", "refs": "e1=0+2", "ended": "[d1=1000000|s|1|4||n|s1|t|e1 d2=1000000|s|1|4||n|s2|t|e1]",
+				"leases": "-", "urgent": "s1@2 s2@2",
 				"rate:s1 (ttl)": "1000=1", "rate:s2 (ttl)": "1000=1",
 				"sub:s1": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 ru=1 ver=2",
 				"sub:s2": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 ru=1 ver=2",
-				"totals": "bytes=0 events=1 ok=2 token=1 version=2",
+				"totals": "bytes=0 events=1 kept=4 ok=2 token=1 version=2",
 			},
 		},
 		"of a subscription that is gone, success counts and everything ends": {
@@ -214,9 +215,11 @@ func TestSettleScriptFences(t *testing.T) {
 			},
 			answer: "[1 1 1 1]",
 			want: map[string]string{
-				"deliveries": "-", "payloads": "-", "refs": "-", "leases": "-",
+				"deliveries": "-", "refs": "e1=0+4", "ended": "[d1=1000000|s|1|4||n|s1|t|e1 d2=1000000|c|1|4|subscription_deleted|n|s1|t|e1" +
+					" d3=1000000|c|0|4|subscription_deleted|n|s1|t|e1 d4=1000000|f|1|4||n|s1|t|e1]",
+				"leases":       "-",
 				"sub:s1 (ttl)": "g1 r60 c5 m9 a1 p0 gone=1 ver=1",
-				"totals":       "bytes=0 canceled=2 events=1 failed=1 ok=1 token=1 version=1",
+				"totals":       "bytes=0 canceled=2 events=1 failed=1 kept=4 ok=1 token=1 version=1",
 			},
 		},
 		"nor does it stop at a record that is missing": {

@@ -12,11 +12,12 @@ import (
 
 // shard gathers the work for one shard and sends it, one round trip at a time.
 type shard struct {
-	q     *Queue
-	index int
-	keys  keys
-	log   *slog.Logger
-	kick  chan struct{} // holds one token while there is something to do
+	q       *Queue
+	index   int
+	keys    keys
+	log     *slog.Logger
+	kick    chan struct{} // holds one token while there is something to do
+	endings chan struct{} // holds one token while something has ended that is not filed
 
 	mu          sync.Mutex
 	publishes   []*publishCall
@@ -36,7 +37,7 @@ type shard struct {
 func newShard(q *Queue, index int) *shard {
 	return &shard{
 		q: q, index: index, keys: newKeys(q.Prefix, index), log: q.Logger.With("shard", index),
-		kick: make(chan struct{}, 1), held: map[string]time.Time{},
+		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[string]time.Time{},
 	}
 }
 
@@ -193,7 +194,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 		steps = append(steps, publish)
 	}
 	if len(b.settlements) > 0 {
-		settle = &step{script: settleScript, args: settleArgs(b.settlements)}
+		settle = &step{script: settleScript, args: settleArgs(b.settlements, s.q.historyBytes()/4)}
 		steps = append(steps, settle)
 	}
 	extending := s.dueForExtension(started)
@@ -209,6 +210,7 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	}
 	if settle != nil {
 		s.settled(b.settlements, settle)
+		s.someEnded()
 	}
 	if extend != nil {
 		s.prolonged(extending, extend, started)

@@ -182,6 +182,7 @@ func (k *worker) upserts(touched map[key]bool) ([]*routing.Route, []queue.Limits
 func (k *worker) limits(r *routing.Route) queue.Limits {
 	return queue.Limits{
 		SubscriptionID: r.ID,
+		Namespace:      r.Namespace,
 		Generation:     r.Generation,
 		RatePerMinute:  r.RatePerMinute,
 		MaxInFlight:    r.MaxInFlight,

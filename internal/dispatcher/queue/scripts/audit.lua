@@ -1,15 +1,20 @@
 -- audit: proves over the whole shard that nothing is in two places or in none, and that every count is true.
 -- KEYS  [1] ready
--- ARGV  [1] now  [2] most unfinished deliveries: a larger shard is refused, since an audit holds Redis meanwhile
+-- ARGV  [1] now  [2] most deliveries, ended ones included: a larger shard is refused, since an audit holds Redis meanwhile
 -- Returns {deliveries audited, code, subject, code, subject, ...}, or {-1, deliveries} where there are too many.
 -- Codes: 1 delivery in no place  2 in several  3 in a place but without record  4 record names another subscription
 --        5 payload missing  6 payload without delivery  7 wrong references  8 wrong count of a subscription
 --        9 in ready but must not be  10 missing from ready  11 wrong bytes  12 unknown subscription  13 wrong rate sum
---        14 in ready too late
+--        14 in ready too late  15 record that its bucket or its subscription does not list  16 bucket without records
+--        17 wrong bytes of the history  18 wrong bytes of the outbox  19 wrong bytes of earlier attempts
+--        20 in the queue and in the history
 -- Writes nothing.
 local now = clock()
 dry = true
 local count = call('HLEN', prefix .. 'deliveries')
+for _, bucket in ipairs(call('ZRANGE', prefix .. 'pasts', 0, -1)) do
+  count = count + call('HLEN', prefix .. 'past:' .. bucket)
+end
 if count > tonumber(ARGV[2]) then return {-1, count} end
 local answer = {count}
 local function report(code, subject)
@@ -24,12 +29,15 @@ local function counted(id)
 end
 for _, id in ipairs(call('SMEMBERS', prefix .. 'subs')) do counted(id) end
 
-local records, events, bytes = {}, {}, 0
+local records, events, bytes, tries = {}, {}, 0, 0
 local all = call('HGETALL', prefix .. 'deliveries')
 for i = 1, #all, 2 do
   local sub, attempts, _, size, event = parse(all[i + 1])
   records[all[i]] = {sub = sub, attempts = attempts}
-  if attempts > 0 then counted(sub).rtry = counted(sub).rtry + 1 end
+  if attempts > 0 then
+    counted(sub).rtry = counted(sub).rtry + 1
+    for _, attempt in ipairs(call('LRANGE', prefix .. 'tries:' .. all[i], 0, -1)) do tries = tries + #attempt end
+  end
   counted(sub)
   if not events[event] then
     events[event] = 0
@@ -62,6 +70,47 @@ for id in pairs(records) do
   if not places[id] then report(1, id) elseif places[id] > 1 then report(2, id) end
 end
 
+-- The history: entries of `ended`, and records with their places in the indexes.
+local kept, outbox, filed = 0, 0, call('GET', prefix .. 'filed')
+local sizes, listed = {}, {}
+local function refers(size, event)
+  sizes[event] = size
+  events[event] = (events[event] or 0) + kept_one
+end
+for _, entry in ipairs(call('XRANGE', prefix .. 'ended', '-', '+')) do
+  for i = 1, #entry[2], 2 do
+    local id, head, size, _, event = ended_fields(entry[2][i])
+    refers(size, event)
+    if filed and not later(entry[1], filed) then
+      outbox = outbox + #head + #entry[2][i + 1] + size
+    elseif records[id] then
+      report(20, id)
+    end
+  end
+end
+local function is_listed(id, sub)
+  if not listed[sub] then
+    listed[sub] = {}
+    for _, other in ipairs(call('LRANGE', prefix .. 'hist:' .. sub, 0, -1)) do listed[sub][other] = true end
+  end
+  return listed[sub][id]
+end
+for _, bucket in ipairs(call('ZRANGE', prefix .. 'pasts', 0, -1)) do
+  local past = call('HGETALL', prefix .. 'past:' .. bucket)
+  if #past == 0 then report(16, bucket) end
+  for i = 1, #past, 2 do
+    local id, value = past[i], past[i + 1]
+    local size, sub, event = record_fields(value)
+    refers(size, event)
+    kept = kept + #value
+    if bucket_of(id) ~= bucket or not is_listed(id, sub) then report(15, id) end
+    if records[id] then report(20, id) end
+  end
+end
+for event, n in pairs(events) do
+  if n % kept_one == 0 then kept = kept + sizes[event] end
+end
+
 for event, n in pairs(events) do
   if call('HEXISTS', prefix .. 'payloads', event) == 0 then report(5, event) end
   if tonumber(call('HGET', prefix .. 'refs', event) or 1) ~= n then report(7, event) end
@@ -72,6 +121,9 @@ for _, key in ipairs({'payloads', 'refs'}) do
   end
 end
 if tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0) ~= bytes then report(11, bytes) end
+for code, total in pairs({[17] = {'kept', kept}, [18] = {'outbox', outbox}, [19] = {'tries', tries}}) do
+  if tonumber(call('HGET', prefix .. 'totals', total[1]) or 0) ~= total[2] then report(code, total[2]) end
+end
 
 local function audit_ready(s)
   local score = call('ZSCORE', KEYS[1], s.id)

@@ -18,16 +18,15 @@ if #ids < most then
   s.du = s.du - #due
   for _, d in ipairs(due) do ids[#ids + 1] = d end
 end
-local events, sizes, retrying = {}, {}, 0
-for _, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
-  local sub, attempts, _, size, event = parse(rec)
+local retrying = 0
+for i, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
+  local sub, attempts, _, size, event, type, more = parse(rec)
   if sub then
-    events[event] = (events[event] or 0) + 1
-    sizes[event] = size
     if attempts > 0 then retrying = retrying + 1 end
+    over(now, ids[i], 'c', text(attempts) .. more, size, gone_reason, s.ns, sub, type, event, '', attempts > 0)
   end
 end
-finish(ids, events, sizes)
+finish()
 if #ids > 0 then
   s.canc = s.canc + #ids
   call('HINCRBY', prefix .. 'totals', 'canceled', #ids)

@@ -32,29 +32,33 @@ local function reclaim()
   local members = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
   if #members == 0 then return 0 end
   variadic('ZREM', prefix .. 'leases', members)
-  local ids, ended, events, sizes, sent = {}, {}, {}, {}, {}
+  local ids, sent, canceled = {}, {}, 0
   for i, member in ipairs(members) do ids[i] = string.match(member, ':(.*)$') end
   local records = gather('HMGET', deliveries, ids)
   load_owners(records)
   for i = #ids, 1, -1 do
-    local sub, attempts, _, size, event = parse(records[i])
+    local sub, attempts, _, size, event, type, more = parse(records[i])
     local s = sub and subscription(sub)
     if s then s.inf = s.inf - 1 end
-    if s and s.gone == 0 then
+    if s and s.gone == 0 and not is_marked(more) then
       sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
     elseif sub then
-      ended[#ended + 1] = ids[i]
-      events[event] = (events[event] or 0) + 1
-      sizes[event] = size
+      if s and s.gone == 0 then
+        sent[s] = (sent[s] or 0) + 1
+        s.canc = s.canc + 1
+        if attempts > 0 then s.rtry = s.rtry - 1 end
+      end
+      over(now, ids[i], 'c', text(attempts) .. more, size, is_marked(more) and canceled_reason or gone_reason, s and s.ns or '', sub, type, event, '', attempts > 0)
+      canceled = canceled + 1
     end
   end
   for s, n in pairs(sent) do
     roll(s, now)
     charge(s, now, n)
   end
-  finish(ended, events, sizes)
-  if #ended > 0 then call('HINCRBY', prefix .. 'totals', 'canceled', #ended) end
+  finish()
+  if canceled > 0 then call('HINCRBY', prefix .. 'totals', 'canceled', canceled) end
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
   back = {}
   return #ids

@@ -4,9 +4,24 @@
 -- prefix, hence its hash tag, hence its slot.
 -- ARGV[1] is the time in ms, or '' for Redis' own clock (always '' outside tests: one clock for all dispatchers).
 --
--- A delivery's record: sub|attempts|created|size|event (attempts made, ms, bytes of the payload, key of the payload:
--- the event's id, followed by #ms where the publisher chose it and may choose it again after a day).
--- A payload: type, a newline, body. `refs` counts its unfinished deliveries; one that is not there has one.
+-- A delivery's record: sub|attempts|created|size|type|event (attempts made, ms, bytes of the payload, the event's type,
+-- key of the payload: the event's id, followed by #ms where the publisher chose it and may choose it again after a day).
+-- Behind the attempts of one that somebody retried or cancelled stands :base:round:replay:mark (attempts that its retry
+-- budget does not count, rounds that have ended, the delivery that it repeats, and c where it ends with its attempt).
+-- A payload: type, a newline, body. `refs` counts who needs it: its unfinished deliveries, plus `kept_one` for each
+-- entry of `ended` and each record of the history. One that is not there has a single unfinished delivery.
+-- `tries:<delivery>`, a list, holds the earlier attempts of an unfinished delivery, each as its sender wrote it.
+-- A delivery that has ended is first in `ended`, a stream whose entries are fields of
+--   delivery|completed|outcome|attempts|size|reason|namespace|sub|type|event
+-- (outcome s, f or c; attempts with what stands behind them in the queue), each with its attempts as value. file.lua
+-- brings it into the history: a record, the same without the delivery, with a newline and the attempts behind it, in
+-- one of the hashes `past:<bucket>` by delivery. The bucket is the first ten characters of the delivery's id, which is
+-- when it was made in steps of 4 s; `pasts` (a zset that sorts by name) has the buckets that there are. `hist:<sub>` is
+-- a list of the subscription's deliveries as they were filed; those may have left the history for other reasons.
+-- Where a copy is kept elsewhere, an entry stays in `ended` until it is copied; `filed` is then the last one that is in
+-- the history.
+-- `totals` has, beside counters: bytes (payloads of unfinished deliveries), kept (records of the history and payloads that
+-- it alone needs), outbox (what entries up to `filed` take), tries (all those lists).
 -- A leased delivery is the member token:delivery of `leases`, scored by its expiry.
 -- A subscription is one packed list, so that a batch reads and writes all of its subscriptions in one call each. Its
 -- places, in this order:
@@ -21,15 +36,18 @@
 --   ok fail canc               finished by outcome
 --   lsum lcnt                  latency sum (ms) and count of the attempts that were answered
 --   lat lok lst lrs ler        times (ms) of the last attempt and success; the last attempt's status, reason and error
+--   ns                         its namespace
 local prefix = string.sub(KEYS[1], 1, -6)
 local call = redis.call
 
--- A subscription is packed as 24 doubles, which hold every whole number that Lua has, and two texts with their lengths:
+-- A subscription is packed as 24 doubles, which hold every whole number that Lua has, and three texts with their lengths:
 -- a fifth of the time that MessagePack takes. Servers that only speak Redis' protocol may lack this library.
 local struct = rawget(_G, 'struct')
-local layout = '<' .. string.rep('d', 24) .. 'I2c0I2c0'
+local layout = '<' .. string.rep('d', 24) .. 'I2c0I2c0I2c0'
 
 local window = 60000      -- ms in which at most `rate` requests start
+local kept_one = 16777216 -- what a record of the history adds to the references of its payload
+local gone_reason, canceled_reason = 'subscription_deleted', 'canceled'
 local gone_memory = 3600000   -- ms for which a cancelled subscription is known as gone, so that no late replica revives it
 local failing_after = 3   -- failed attempts in a row after which one place in flight must do
 
@@ -88,18 +106,19 @@ local earliest = -1     -- the earliest score that this call put into `ready`
 
 local function unpacked(text)
   local gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-    lat, lok, lst, lrs, ler
+    lat, lok, lst, lrs, ler, ns
   if struct then
     gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-      lat, lok, lst, lrs, ler = struct.unpack(layout, text)
+      lat, lok, lst, lrs, ler, ns = struct.unpack(layout, text)
   else
     gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-      lat, lok, lst, lrs, ler = unpack(cjson.decode(text))
+      lat, lok, lst, lrs, ler, ns = unpack(cjson.decode(text))
   end
   return {
     id = '', gen = gen, rate = rate, cap = cap, max = max, act = act, pau = pau, fr = fr, du = du, inf = inf, ru = ru,
     rh = rh, cf = cf, rtry = rtry, gone = gone, full = full, ver = ver, ok = ok, fail = fail, canc = canc,
-    lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler, lined = fr + du > 0
+    lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler, ns = ns,
+    lined = fr + du > 0
   }
 end
 
@@ -107,12 +126,13 @@ local function packed(s)
   if not struct then
     return cjson.encode({
       s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full, s.ver,
-      s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler
+      s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler, s.ns
     })
   end
   return struct.pack(
     layout, s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full,
-    s.ver, s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, #s.lrs, s.lrs, #s.ler, s.ler)
+    s.ver, s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, #s.lrs, s.lrs, #s.ler, s.ler,
+    #s.ns, s.ns)
 end
 
 -- Reads subscriptions into `touched`, false where the queue does not know one.
@@ -255,16 +275,20 @@ local function mark()
   variadic('ZADD', prefix .. 'urgent', latest)
 end
 
--- The fields of a delivery's record, nil where there is none.
+-- The fields of a delivery's record, nil where there is none; attempts as a number, the rest as text.
 local function parse(record)
   if not record then return nil end
-  local sub, attempts, created, size, event = string.match(record, '^([^|]*)|(%d+)|(%d+)|(%d+)|(.*)$')
-  return sub, tonumber(attempts), created, tonumber(size), event
+  local sub, attempts, more, created, size, type, event =
+    string.match(record, '^([^|]*)|(%d+)([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
+  return sub, tonumber(attempts), created, size, event, type, more
 end
 
--- attempts, created and size as text.
-local function record(sub, attempts, created, size, event)
-  return sub .. '|' .. attempts .. '|' .. created .. '|' .. size .. '|' .. event
+-- Whether a delivery ends with its attempt, by what stands behind its attempts.
+local function is_marked(more) return string.sub(more, -1) == 'c' end
+
+-- All as text, attempts with what stands behind them.
+local function record(sub, attempts, created, size, type, event)
+  return sub .. '|' .. attempts .. '|' .. created .. '|' .. size .. '|' .. type .. '|' .. event
 end
 
 -- Reads the subscriptions of these records in one call.
@@ -276,27 +300,147 @@ local function load_owners(records)
   load(ids)
 end
 
--- Removes finished deliveries and drops their references to the payloads, which go with their last one.
--- ids: list of delivery ids; events: event id -> how many of them; sizes: event id -> bytes of its payload.
-local function finish(ids, events, sizes)
-  if #ids == 0 then return end
-  variadic('HDEL', prefix .. 'deliveries', ids)
-  local names = {}
-  for event in pairs(events) do names[#names + 1] = event end
-  local refs, keep, drop, unref, bytes = gather('HMGET', prefix .. 'refs', names), {}, {}, {}, 0
-  for i, event in ipairs(names) do
-    local left = (tonumber(refs[i] or 1)) - events[event]
-    if left > 0 then
-      keep[#keep + 1] = event
-      keep[#keep + 1] = left
-    else
-      drop[#drop + 1] = event
-      bytes = bytes + sizes[event]
-      if refs[i] then unref[#unref + 1] = event end
+-- Whether the first of two ids of entries is the later one.
+local function later(a, b)
+  local ms, n = string.match(a, '^(%d+)-(%d+)$')
+  local other_ms, other_n = string.match(b, '^(%d+)-(%d+)$')
+  if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+  return tonumber(n) > tonumber(other_n)
+end
+
+-- What this call ends. Strings and tables are what ends cost most, so nothing is made twice.
+local over_ids, over_fields, over_tried = {}, {}, {}
+local over_names, over_counts, over_sizes = {}, {}, {}   -- payload keys; by these, deliveries and the payload's size
+local over_at
+
+-- Notes that a delivery has ended. attempts are as in the record, tried tells whether there may be earlier ones than
+-- tries, the attempts as text.
+local function over(now, id, outcome, attempts, size, reason, ns, sub, type, event, tries, tried)
+  over_at = over_at or '|' .. text(now) .. '|'
+  local n = #over_ids + 1
+  over_ids[n] = id
+  over_fields[2 * n - 1] = id .. over_at .. outcome .. '|' .. attempts .. '|' .. size .. '|' .. reason .. '|' .. ns .. '|'
+    .. sub .. '|' .. type .. '|' .. event
+  over_fields[2 * n] = tries
+  if tried then over_tried[#over_tried + 1] = n end
+  local count = over_counts[event]
+  if count then
+    over_counts[event] = count + 1
+  else
+    over_counts[event] = 1
+    over_sizes[event] = size
+    over_names[#over_names + 1] = event
+  end
+end
+
+-- Appends what has ended to `ended`, a bounded number in each entry.
+local function append()
+  local first, bytes, last = 1, 0, 2 * #over_ids
+  for i = 2, last, 2 do
+    bytes = bytes + #over_fields[i] + 128
+    if bytes > 65536 or i - first >= 127 or i == last then
+      call('XADD', prefix .. 'ended', '*', unpack(over_fields, first, i))
+      first, bytes = i + 1, 0
     end
   end
-  variadic('HSET', prefix .. 'refs', keep)
-  variadic('HDEL', prefix .. 'refs', unref)
+end
+
+-- Puts the attempts that a delivery kept while it was unfinished in front of its last one.
+local function collect_tries()
+  local keys, freed = {}, 0
+  for i, n in ipairs(over_tried) do
+    local key = prefix .. 'tries:' .. over_ids[n]
+    local before = table.concat(call('LRANGE', key, 0, -1))
+    over_fields[2 * n] = before .. over_fields[2 * n]
+    keys[i] = key
+    freed = freed + #before
+  end
+  variadic('DEL', nil, keys)
+  if freed > 0 then call('HINCRBY', prefix .. 'totals', 'tries', -freed) end
+end
+
+-- Takes what has ended out of the queue into `ended`. A payload that no unfinished delivery needs any more is kept for
+-- the history.
+local function finish()
+  if #over_ids == 0 then return end
+  variadic('HDEL', prefix .. 'deliveries', over_ids)
+  local changed, idle = {}, 0
+  for i, count in ipairs(gather('HMGET', prefix .. 'refs', over_names)) do
+    local event = over_names[i]
+    count = (count or 1) + over_counts[event] * (kept_one - 1)
+    if count % kept_one == 0 then idle = idle + over_sizes[event] end
+    changed[2 * i - 1] = event
+    changed[2 * i] = text(count)
+  end
+  variadic('HSET', prefix .. 'refs', changed)
+  if #over_tried > 0 then collect_tries() end
+  append()
+  if idle > 0 then
+    call('HINCRBY', prefix .. 'totals', 'bytes', -idle)
+    call('HINCRBY', prefix .. 'totals', 'kept', idle)
+  end
+end
+
+-- Changes how many entries and records need payloads: deltas by payload key. What nobody needs goes. Returns the bytes
+-- of what went.
+local function hold(deltas, sizes)
+  local names, set, clear, drop, freed = {}, {}, {}, {}, 0
+  for event, delta in pairs(deltas) do
+    if delta ~= 0 then names[#names + 1] = event end
+  end
+  for i, count in ipairs(gather('HMGET', prefix .. 'refs', names)) do
+    local event = names[i]
+    count = tonumber(count or 1) + deltas[event] * kept_one
+    if count <= 1 then
+      clear[#clear + 1] = event
+    else
+      set[#set + 1] = event
+      set[#set + 1] = text(count)
+    end
+    if count == 0 then
+      drop[#drop + 1] = event
+      freed = freed + sizes[event]
+    end
+  end
+  variadic('HSET', prefix .. 'refs', set)
+  variadic('HDEL', prefix .. 'refs', clear)
   variadic('HDEL', prefix .. 'payloads', drop)
-  if bytes > 0 then call('HINCRBY', prefix .. 'totals', 'bytes', -bytes) end
+  return freed
+end
+
+-- A delivery and its record without the attempts, from a field of `ended`; and from these, size, subscription, event.
+local function ended_fields(field)
+  return string.match(field, '^([^|]*)|(%d+|%a|[^|]*|(%d+)|[^|]*|[^|]*|([^|]*)|[^|]*|(.*))$')
+end
+
+-- Size, subscription and event of a record.
+local function record_fields(value)
+  return string.match(value, '^%d+|%a|[^|]*|(%d+)|[^|]*|[^|]*|([^|]*)|[^|]*|([^\n]*)')
+end
+
+local function bucket_of(id) return string.sub(id, 1, 10) end
+
+-- Takes records out of the history, but for `hist:<sub>`. Returns how many bytes that freed, with those of payloads that
+-- went.
+local function forget(ids)
+  local buckets, deltas, sizes, freed = {}, {}, {}, 0
+  for _, id in ipairs(ids) do
+    local bucket = bucket_of(id)
+    local list = buckets[bucket]
+    if list then list[#list + 1] = id else buckets[bucket] = {id} end
+  end
+  for bucket, list in pairs(buckets) do
+    local key = prefix .. 'past:' .. bucket
+    for _, value in ipairs(gather('HMGET', key, list)) do
+      if value then
+        local size, _, event = record_fields(value)
+        deltas[event] = (deltas[event] or 0) - 1
+        sizes[event] = size
+        freed = freed + #value
+      end
+    end
+    variadic('HDEL', key, list)
+    if call('EXISTS', key) == 0 then call('ZREM', prefix .. 'pasts', bucket) end
+  end
+  return freed + hold(deltas, sizes)
 end

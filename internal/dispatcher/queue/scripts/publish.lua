@@ -27,7 +27,7 @@ local waiting = call('HLEN', prefix .. 'deliveries')
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local deliveries, payloads, refs, fresh, full, changed, seen_now = {}, {}, {}, {}, {}, {}, {}
-local totals = {events = 0, failed = 0, canceled = 0, bytes = 0}
+local totals = {events = 0, failed = 0, canceled = 0, bytes = 0, kept = 0}
 local answer = {0}
 local leases_left, lease_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local token
@@ -56,19 +56,21 @@ local function leasable(s)
 end
 
 -- Leases one delivery, or puts it into its subscription's queue; false where it ended at once.
-local function enqueue(s, delivery, size, key, place, fits)
+local function enqueue(s, delivery, size, type, key, place, fits)
   if s.gone == 1 then
     totals.canceled = totals.canceled + 1
+    over(now, delivery, 'c', '0', size, gone_reason, s.ns, s.id, type, key, '')
     return false
   end
   if s.fr + s.du + s.inf >= s.max then
     totals.failed = totals.failed + 1
     full[s.id] = (full[s.id] or 0) + 1
+    over(now, delivery, 'f', '0', size, 'backlog_full', s.ns, s.id, type, key, '')
     return false
   end
   changed[s.id] = true
   deliveries[#deliveries + 1] = delivery
-  deliveries[#deliveries + 1] = record(s.id, '0', present, size, key)
+  deliveries[#deliveries + 1] = record(s.id, '0', present, size, type, key)
   if fits and leasable(s) then
     s.inf = s.inf + 1
     leases_left = leases_left - 1
@@ -106,7 +108,7 @@ end
 
 local function take(e)
   local result, queued, size, key, before = {0}, 0, #e.payload, e.id, #leased
-  local size_text = text(size)
+  local size_text, type = text(size), string.match(e.payload, '^[^\n]*')
   local fits = size <= lease_bytes
   if e.fingerprint ~= '' then
     key = e.id .. '#' .. present
@@ -114,7 +116,7 @@ local function take(e)
   end
   for t, target in ipairs(e.targets) do
     local s = touched[target[1]]
-    if enqueue(s, target[2], size_text, key, e.place + t - 1, fits) then
+    if enqueue(s, target[2], size_text, type, key, e.place + t - 1, fits) then
       queued = queued + 1
     elseif s.gone == 0 then
       result[#result + 1] = s.id
@@ -122,15 +124,17 @@ local function take(e)
   end
   totals.events = totals.events + 1
   if #leased > before then lease_bytes = lease_bytes - size end
-  if queued > 0 then
+  local targets = #e.targets
+  if targets > 0 then
     payloads[#payloads + 1] = key
     payloads[#payloads + 1] = e.payload
-    totals.bytes = totals.bytes + size
+    local total = queued > 0 and 'bytes' or 'kept'
+    totals[total] = totals[total] + size
     waiting = waiting + queued
   end
-  if queued > 1 then
+  if targets > 1 or queued < targets then
     refs[#refs + 1] = key
-    refs[#refs + 1] = queued
+    refs[#refs + 1] = text(queued + (targets - queued) * kept_one)
   end
   return result
 end
@@ -168,6 +172,7 @@ order = used   -- flush leaves the others as they are
 variadic('HSET', prefix .. 'payloads', payloads)
 variadic('HSET', prefix .. 'deliveries', deliveries)
 variadic('HSET', prefix .. 'refs', refs)
+append()
 for field, n in pairs(totals) do
   if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
 end

@@ -1,7 +1,9 @@
 -- settle: ends attempts, with the statistics in the same step.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] settlements, then for each: delivery, token, result (0 done, 1 retry, 2 fail, 3 release),
---       ms until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error
+--       ms until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error,
+--       the attempt as the history keeps it; then most attempts of a delivery, and bytes of all attempts, that are kept
+--       while it is unfinished
 -- Returns 1 settled or 0 stale for each.
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
@@ -9,11 +11,13 @@ local items, members, i = {}, {}, 3
 for n = 1, tonumber(ARGV[2]) do
   items[n] = {
     id = ARGV[i], result = ARGV[i + 2], delay = tonumber(ARGV[i + 3]), ago = tonumber(ARGV[i + 4]),
-    took = tonumber(ARGV[i + 5]), status = ARGV[i + 6], reason = ARGV[i + 7], err = ARGV[i + 8]
+    took = tonumber(ARGV[i + 5]), status = ARGV[i + 6], reason = ARGV[i + 7], err = ARGV[i + 8],
+    tries = ARGV[i + 9]
   }
   members[n] = ARGV[i + 1] .. ':' .. ARGV[i]
-  i = i + 9
+  i = i + 10
 end
+local most_tries, most_tried = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
 local answer, held, ids, valid = {}, {}, {}, {}
 for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', members)) do
   answer[n] = 0
@@ -31,7 +35,7 @@ variadic('ZREM', prefix .. 'leases', claims)   -- first, since it frees: a full 
 
 local records = gather('HMGET', prefix .. 'deliveries', ids)
 load_owners(records)
-local ended, events, sizes, rewritten, heads, later, sent = {}, {}, {}, {}, {}, {}, {}
+local rewritten, heads, delayed, sent, tried = {}, {}, {}, {}, {}
 local stats = {}   -- subscription id -> what this call adds to its counters
 local totals = {ok = 0, failed = 0, canceled = 0}
 
@@ -57,7 +61,7 @@ local function release(s, item, attempts)
     add(heads, s.id, item.id)
     s.fr = s.fr + 1
   else
-    add(later, s.id, text(now + item.delay), item.id)
+    add(delayed, s.id, text(now + item.delay), item.id)
     s.du = s.du + 1
   end
 end
@@ -91,15 +95,33 @@ local function count(s, item, attempts)
   end
 end
 
+local outcomes = {['0'] = 's', ['1'] = 'c', ['2'] = 'f', ['3'] = 'c', ['4'] = 'c'}   -- 4: cancelled meanwhile
+
+-- Ends a delivery that was cancelled while it was in flight and that would wait again.
+local function quit(s, item, attempts)
+  s.canc = s.canc + 1
+  totals.canceled = totals.canceled + 1
+  if item.result == '3' then
+    if attempts > 0 then s.rtry = s.rtry - 1 end
+    dirty[#dirty + 1] = s
+  else
+    item.result = '4'
+  end
+end
+
 for n, item in ipairs(valid) do
-  local sub, attempts, created, size, event = parse(records[n])
+  local sub, attempts, created, size, event, type, more = parse(records[n])
   local s = sub and subscription(sub)
   if s then s.inf = s.inf - 1 end
-  local over = item.result == '0' or item.result == '2'
+  local ends, reason = item.result == '0' or item.result == '2', item.reason
   if not s or s.gone == 1 then
     local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
     totals[total] = totals[total] + 1
-    over = sub ~= nil
+    ends = sub ~= nil
+    if not (item.result == '0' or item.result == '2') then reason = gone_reason end
+  elseif item.result == '3' and is_marked(more) then
+    quit(s, item, attempts)
+    ends, reason = true, canceled_reason
   elseif item.result == '3' then
     release(s, item, attempts)
   else
@@ -110,28 +132,47 @@ for n, item in ipairs(valid) do
       sent[sub] = seconds
     end
     seconds[second] = (seconds[second] or 0) + 1
+    if not ends and is_marked(more) then
+      quit(s, item, attempts)
+      ends, reason = true, canceled_reason
+    end
     count(s, item, attempts)
-    if not over then
+    if not ends then
       rewritten[#rewritten + 1] = item.id
-      rewritten[#rewritten + 1] = record(sub, text(attempts + 1), created, text(size), event)
-      add(later, sub, text(now + item.delay), item.id)
+      rewritten[#rewritten + 1] = record(sub, text(attempts + 1) .. more, created, size, type, event)
+      add(delayed, sub, text(now + item.delay), item.id)
       s.du = s.du + 1
+      tried[#tried + 1] = item
     end
   end
-  if over then
-    ended[#ended + 1] = item.id
-    events[event] = (events[event] or 0) + 1
-    sizes[event] = size
+  if ends then
+    over(now, item.id, outcomes[item.result], text(item.result == '3' and attempts or attempts + 1) .. more, size,
+      reason, s and s.ns or '', sub, type, event, item.tries, attempts > 0)
   end
 end
 
-finish(ended, events, sizes)
+-- Keeps the attempts of deliveries that go on, as many as there is room for.
+local function keep_tries()
+  if #tried == 0 then return end
+  local held, added = tonumber(call('HGET', prefix .. 'totals', 'tries') or 0), 0
+  for _, item in ipairs(tried) do
+    if #item.tries > 0 and held + added + #item.tries <= most_tried then
+      local key = prefix .. 'tries:' .. item.id
+      added = added + #item.tries
+      if call('RPUSH', key, item.tries) > most_tries then added = added - #call('LPOP', key) end
+    end
+  end
+  if added ~= 0 then call('HINCRBY', prefix .. 'totals', 'tries', added) end
+end
+
+finish()
+keep_tries()
 variadic('HSET', prefix .. 'deliveries', rewritten)
 for id, list in pairs(heads) do
   for i = 1, math.floor(#list / 2) do list[i], list[#list + 1 - i] = list[#list + 1 - i], list[i] end
   variadic('LPUSH', prefix .. 'fresh:' .. id, list)
 end
-for id, list in pairs(later) do variadic('ZADD', prefix .. 'due:' .. id, list) end
+for id, list in pairs(delayed) do variadic('ZADD', prefix .. 'due:' .. id, list) end
 for _, s in ipairs(order) do
   local c = stats[s.id]
   if sent[s.id] then roll(s, now) end

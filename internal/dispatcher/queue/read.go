@@ -1,0 +1,382 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
+)
+
+// Bounds of a read.
+const (
+	// MaxListed is how many unfinished deliveries a shard lists at most.
+	MaxListed = 100_000
+	scanStep  = 1000
+	// maxScanned is how many records one page looks at, so that a filter which hardly anything passes ends early.
+	maxScanned = 20_000
+	readStep   = 200
+)
+
+// Unfinished is a delivery that waits or is in flight.
+type Unfinished struct {
+	ID, SubscriptionID, EventID, EventType string
+
+	Attempts  int // that failed
+	CreatedAt time.Time
+	// DueAt is when the next attempt may start; zero for one that waits for its turn or is in flight.
+	DueAt time.Time
+	Body  Body
+}
+
+// Body says where the body of a delivery is, and how large it is; see Queue.Bodies.
+type Body struct {
+	Size  int // bytes, with the event's type
+	shard int
+	key   string
+}
+
+// Unfinished lists the unfinished deliveries of one subscription, or of all for "", in no order. ErrTooMany says that a
+// shard has more than MaxListed.
+func (q *Queue) Unfinished(ctx context.Context, subscriptionID string) ([]Unfinished, error) {
+	var all []Unfinished
+	for _, s := range q.shards {
+		if subscriptionID != "" && s.index != shardOf(subscriptionID, len(q.shards)) {
+			continue
+		}
+		part, err := s.unfinished(ctx, subscriptionID)
+		if err != nil {
+			return nil, fmt.Errorf("list unfinished deliveries: %w", err)
+		}
+		all = append(all, part...)
+	}
+	return all, nil
+}
+
+// ErrTooMany says that there is more than can be listed.
+var ErrTooMany = fmt.Errorf("more than %d deliveries are unfinished", MaxListed)
+
+func (s *shard) unfinished(ctx context.Context, subscriptionID string) ([]Unfinished, error) {
+	n, err := s.q.client.HLen(ctx, s.keys.deliveries()).Result()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if n > MaxListed && subscriptionID == "" {
+		return nil, ErrTooMany
+	}
+	var all []Unfinished
+	seen := map[string]bool{}
+	for cursor := uint64(0); ; {
+		page, next, err := s.q.client.HScan(ctx, s.keys.deliveries(), cursor, "", scanStep).Result()
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for i := 0; i+1 < len(page); i += 2 {
+			d := s.parseUnfinished(page[i], page[i+1])
+			if !seen[d.ID] && (subscriptionID == "" || subscriptionID == d.SubscriptionID) {
+				seen[d.ID] = true
+				all = append(all, d)
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return all, s.addDueTimes(ctx, all)
+		}
+	}
+}
+
+func (s *shard) parseUnfinished(id, record string) Unfinished {
+	sub, attempts, size, created, eventType, key := splitRecord(record)
+	at, _ := strconv.ParseInt(created, 10, 64)
+	d := Unfinished{
+		ID: id, SubscriptionID: sub, EventID: eventOf(key), EventType: eventType, Attempts: attempts,
+		CreatedAt: time.UnixMilli(at).UTC(), Body: Body{shard: s.index, key: key},
+	}
+	d.Body.Size, _ = strconv.Atoi(size)
+	return d
+}
+
+// splitRecord reads sub|attempts:more|created|size|type|event.
+func splitRecord(record string) (sub string, attempts int, size, created, eventType, key string) {
+	fields := strings.SplitN(record, "|", 6)
+	for len(fields) < 6 {
+		fields = append(fields, "")
+	}
+	made, _, _ := strings.Cut(fields[1], ":")
+	attempts, _ = strconv.Atoi(made)
+	return fields[0], attempts, fields[3], fields[2], fields[4], fields[5]
+}
+
+// eventOf is the event's id in the key of its payload.
+func eventOf(key string) string {
+	id, _, _ := strings.Cut(key, "#")
+	return id
+}
+
+func (s *shard) addDueTimes(ctx context.Context, all []Unfinished) error {
+	bySub := map[string][]int{}
+	for i := range all {
+		bySub[all[i].SubscriptionID] = append(bySub[all[i].SubscriptionID], i)
+	}
+	for sub, places := range bySub {
+		for part := range slices.Chunk(places, scanStep) {
+			ids := make([]string, len(part))
+			for n, i := range part {
+				ids[n] = all[i].ID
+			}
+			scores, err := s.q.client.ZMScore(ctx, s.keys.prefix+"due:"+sub, ids...).Result()
+			if err != nil {
+				return unavailable(err)
+			}
+			for n, i := range part {
+				if scores[n] > 0 {
+					all[i].DueAt = time.UnixMilli(int64(scores[n])).UTC()
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Ended is a delivery of the history.
+type Ended struct {
+	history.Record
+	BodyAt Body
+}
+
+// Find returns a delivery with its attempts: the one that is unfinished, whose record has neither status nor end, or the
+// one that has ended. Both are nil where there is none, or no longer.
+func (q *Queue) Find(ctx context.Context, id string) (*Unfinished, *Ended, error) {
+	for _, s := range q.shards {
+		open, ended, err := s.find(ctx, id)
+		if err != nil {
+			return nil, nil, fmt.Errorf("find delivery %s: %w", id, err)
+		}
+		if open != nil || ended != nil {
+			return open, ended, nil
+		}
+	}
+	return nil, nil, nil
+}
+
+func (s *shard) find(ctx context.Context, id string) (*Unfinished, *Ended, error) {
+	pipe := s.q.client.TxPipeline()
+	record := pipe.HGet(ctx, s.keys.deliveries(), id)
+	tries := pipe.LRange(ctx, s.keys.prefix+"tries:"+id, 0, -1)
+	_, _ = pipe.Exec(ctx) // each command carries its own error
+	if err := record.Err(); err == nil {
+		found := []Unfinished{s.parseUnfinished(id, record.Val())}
+		if err := s.addDueTimes(ctx, found); err != nil {
+			return nil, nil, err
+		}
+		ended := &Ended{BodyAt: found[0].Body}
+		ended.ID, ended.EventType = id, found[0].EventType
+		return &found[0], ended, readTries(strings.Join(tries.Val(), ""), &ended.Record)
+	} else if err != redis.Nil { //nolint:errorlint // as the client gives it
+		return nil, nil, unavailable(err)
+	}
+	if err := s.file(ctx); err != nil {
+		return nil, nil, err
+	}
+	value, err := s.q.client.HGet(ctx, s.pastKey(bucketOf(id)), id).Result()
+	if err == redis.Nil { //nolint:errorlint // as the client gives it
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	ended, err := s.parseEnded(id, value, true)
+	return nil, ended, err
+}
+
+func readTries(tries string, r *history.Record) error {
+	if err := history.ReadAttempts([]byte(tries), r); err != nil {
+		return fmt.Errorf("read the attempts of delivery %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+func (s *shard) pastKey(bucket string) string { return s.keys.prefix + "past:" + bucket }
+
+// bucketOf is as in scripts/lib.lua.
+func bucketOf(id string) string { return id[:min(len(id), 10)] }
+
+// statuses of a record's outcome.
+var statuses = map[string]history.Status{"s": history.Success, "f": history.Failed, "c": history.Canceled}
+
+// parseEnded reads a record as scripts/lib.lua has it, the attempts too if they are wanted.
+func (s *shard) parseEnded(id, value string, attempts bool) (*Ended, error) {
+	head, tries, _ := strings.Cut(value, "\n")
+	f := strings.SplitN(head, "|", 9)
+	for len(f) < 9 {
+		f = append(f, "")
+	}
+	at, _ := strconv.ParseInt(f[0], 10, 64)
+	e := &Ended{Record: history.Record{
+		ID: id, Round: 1, SubscriptionID: f[6], Namespace: f[5], EventID: eventOf(f[8]), EventType: f[7],
+		Status: statuses[f[1]], Reason: f[4], CompletedAt: time.UnixMilli(at).UTC(),
+	}, BodyAt: Body{shard: s.index, key: f[8]}}
+	e.BodyAt.Size, _ = strconv.Atoi(f[3])
+	if more := strings.Split(f[2], ":"); len(more) >= 4 {
+		rounds, _ := strconv.Atoi(more[2])
+		e.Round, e.ReplayOf = rounds+1, more[3]
+	}
+	if !attempts {
+		return e, nil
+	}
+	err := readTries(tries, &e.Record)
+	if last := e.LastAttempt(); last != nil && last.Reason == e.Reason {
+		e.Error = last.Error
+	}
+	return e, err
+}
+
+// History returns a page of what has ended, newest first, of namespaces that may be seen. It may be shorter than
+// f.Limit although there is more, also empty: Next tells. Bodies are left out; of the attempts all that are kept are
+// there.
+func (q *Queue) History(ctx context.Context, f history.Filter, visible func(string) bool) ([]Ended, history.Cursor, error) {
+	var all []Ended
+	until := "" // before this, some shard was not looked at
+	for _, s := range q.shards {
+		part, end, err := s.history(ctx, f, visible)
+		if err != nil {
+			return nil, "", fmt.Errorf("read the history: %w", err)
+		}
+		all, until = append(all, part...), max(until, end)
+	}
+	slices.SortFunc(all, func(a, b Ended) int { return cmp.Compare(b.ID, a.ID) })
+	all = slices.DeleteFunc(all, func(e Ended) bool { return e.ID < until })
+	if limit := f.PageSize(); len(all) > limit {
+		return all[:limit], history.Cursor(all[limit-1].ID), nil
+	}
+	return all, history.Cursor(until), nil
+}
+
+// history returns one record more than a page has, if there is, and the last id that it looked at if it ended early.
+func (s *shard) history(ctx context.Context, f history.Filter, visible func(string) bool) ([]Ended, string, error) {
+	if err := s.file(ctx); err != nil {
+		return nil, "", err
+	}
+	var found []Ended
+	scanned := 0
+	end, err := s.eachPast(ctx, f, func(id, value string) (bool, error) {
+		scanned++
+		e, err := s.parseEnded(id, value, false)
+		if err == nil && visible(e.Namespace) && f.Match(&e.Record) {
+			if e, err = s.parseEnded(id, value, true); err == nil {
+				found = append(found, *e)
+			}
+		}
+		return len(found) <= f.PageSize() && scanned < maxScanned, err
+	})
+	return found, end, err
+}
+
+// eachPast calls do with the records between the filter's bounds, newest first, until it returns false; then it returns
+// the id of the last.
+func (s *shard) eachPast(
+	ctx context.Context, f history.Filter, do func(id, value string) (bool, error),
+) (string, error) {
+	low, high := f.Bounds()
+	for ids, err := range s.pastIDs(ctx, f, low.String(), high.String()) {
+		if err != nil {
+			return "", err
+		}
+		for part := range slices.Chunk(ids, readStep) {
+			values, err := s.pastValues(ctx, part)
+			if err != nil {
+				return "", err
+			}
+			for i, id := range part {
+				if values[i] == "" {
+					continue // it went meanwhile
+				}
+				if more, err := do(id, values[i]); err != nil || !more {
+					return id, err
+				}
+			}
+		}
+	}
+	return "", nil
+}
+
+// pastIDs gives the ids in pieces, newest first.
+func (s *shard) pastIDs(ctx context.Context, f history.Filter, low, high string) func(func([]string, error) bool) {
+	within := func(ids []string) []string {
+		ids = slices.DeleteFunc(ids, func(id string) bool { return id < low || id >= high })
+		slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(b, a) })
+		return slices.Compact(ids)
+	}
+	return func(yield func([]string, error) bool) {
+		if len(f.SubscriptionIDs) == 1 {
+			ids, err := s.q.client.LRange(ctx, s.keys.prefix+"hist:"+f.SubscriptionIDs[0], 0, -1).Result()
+			if err != nil {
+				err = unavailable(err)
+			}
+			yield(within(ids), err)
+			return
+		}
+		buckets, err := s.q.client.ZRevRangeByLex(ctx, s.keys.prefix+"pasts",
+			&redis.ZRangeBy{Min: "[" + bucketOf(low), Max: "[" + bucketOf(high)}).Result()
+		if err != nil {
+			yield(nil, unavailable(err))
+			return
+		}
+		for _, bucket := range buckets {
+			ids, err := s.q.client.HKeys(ctx, s.pastKey(bucket)).Result()
+			if err != nil {
+				err = unavailable(err)
+			}
+			if !yield(within(ids), err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// pastValues are the records of the ids, "" where there is none.
+func (s *shard) pastValues(ctx context.Context, ids []string) ([]string, error) {
+	pipe := s.q.client.Pipeline()
+	commands := make([]*redis.StringCmd, len(ids))
+	for i, id := range ids {
+		commands[i] = pipe.HGet(ctx, s.pastKey(bucketOf(id)), id)
+	}
+	_, _ = pipe.Exec(ctx) // each command carries its own error
+	values := make([]string, len(ids))
+	for i, command := range commands {
+		value, err := command.Result()
+		if err != nil && err != redis.Nil { //nolint:errorlint // as the client gives it
+			return nil, unavailable(err)
+		}
+		values[i] = value
+	}
+	return values, nil
+}
+
+// Bodies reads bodies as they were sent, in order; nil where one is no longer kept.
+func (q *Queue) Bodies(ctx context.Context, at []Body) ([][]byte, error) {
+	pipe := q.client.Pipeline()
+	commands := make([]*redis.StringCmd, len(at))
+	for i, b := range at {
+		commands[i] = pipe.HGet(ctx, q.shards[b.shard].keys.prefix+"payloads", b.key)
+	}
+	_, _ = pipe.Exec(ctx) // each command carries its own error
+	bodies := make([][]byte, len(at))
+	for i, command := range commands {
+		payload, err := command.Result()
+		switch {
+		case err == redis.Nil: //nolint:errorlint // as the client gives it
+		case err != nil:
+			return nil, fmt.Errorf("read bodies: %w", unavailable(err))
+		default:
+			_, body, _ := strings.Cut(payload, "\n")
+			bodies[i] = []byte(body)
+		}
+	}
+	return bodies, nil
+}
