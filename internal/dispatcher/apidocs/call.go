@@ -95,7 +95,7 @@ func (d *document) curl(c *call, parameters []*parameter) string {
 	if c.Body != nil {
 		lines = append(lines, `-H "Content-Type: `+c.Body.Media[0]+`"`)
 		if len(c.Body.Examples) > 0 {
-			lines = append(lines, "-d '"+strings.ReplaceAll(c.Body.Examples[0].Text, "'", `'\''`)+"'")
+			lines = append(lines, "-d '"+strings.NewReplacer("'", `'\''`, "\n", "\n  ").Replace(c.Body.Examples[0].Text)+"'")
 		}
 	}
 	return strings.Join(lines, " \\\n  ")
@@ -152,10 +152,17 @@ func (d *document) rows(s *schema) ([]row, error) {
 	}
 	var rows []row
 	for _, entry := range whole.Properties {
-		rows = append(rows, row{
-			Name: entry.Key, Required: slices.Contains(whole.Required, entry.Key), Type: d.kind(entry.Value),
-			Text: spans(entry.Value.Description), Bounds: d.bounds(entry.Value),
-		})
+		r := row{
+			Name: entry.Key, Type: d.kind(entry.Value), Text: spans(entry.Value.Description), Bounds: d.bounds(entry.Value),
+		}
+		required := slices.Contains(whole.Required, entry.Key)
+		if whole.isWritten() {
+			r.Required = required
+		} else {
+			r.Optional = !required
+			r.Type.Null = slices.Contains(entry.Value.Type, "null")
+		}
+		rows = append(rows, r)
 	}
 	return rows, nil
 }
@@ -182,6 +189,7 @@ func (d *document) flat(s *schema) (*schema, error) {
 		}
 		whole.Properties = append(slices.Clip(part.Properties), whole.Properties...)
 		whole.Required = append(slices.Clip(part.Required), whole.Required...)
+		whole.Others = part.Others
 	}
 	return &whole, nil
 }

@@ -91,12 +91,13 @@ type schema struct {
 	Items       *schema
 	Properties  ordered[*schema]
 	Required    []string
+	Others      yaml.Node `yaml:"additionalProperties"` // false for what clients write, where nothing else is taken
 	AllOf       []*schema `yaml:"allOf"`
 	AnyOf       []*schema `yaml:"anyOf"`
 	OneOf       []*schema `yaml:"oneOf"`
 }
 
-// types of a schema, without null.
+// types of a schema.
 type types []string
 
 // UnmarshalYAML takes one type or several.
@@ -106,12 +107,13 @@ func (t *types) UnmarshalYAML(node *yaml.Node) error {
 		all = node.Content
 	}
 	for _, one := range all {
-		if one.Value != "null" {
-			*t = append(*t, one.Value)
-		}
+		*t = append(*t, one.Value)
 	}
 	return nil
 }
+
+// isWritten tells whether clients write it: then everything that it does not know is refused.
+func (s *schema) isWritten() bool { return s.Others.Value == "false" }
 
 // ordered is a mapping that keeps its order.
 type ordered[T any] []struct {

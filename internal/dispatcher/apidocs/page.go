@@ -67,7 +67,8 @@ type call struct {
 type row struct {
 	Name     string
 	In       string // of a parameter: where it is
-	Required bool
+	Required bool   // must be given
+	Optional bool   // may be absent from an answer
 	Type     kind
 	Text     []span
 	Bounds   []span
@@ -77,6 +78,7 @@ type row struct {
 type kind struct {
 	Text   string // such as "array of"
 	Object string // "": none
+	Null   bool   // may be null
 }
 
 // body is what a request carries.

@@ -24,14 +24,24 @@ func (d *document) kind(s *schema) kind {
 		if item.Object == "" {
 			item.Text += "s"
 		}
-		return kind{"array of " + item.Text, item.Object}
+		return kind{Text: "array of " + item.Text, Object: item.Object}
 	case s.Format == "date-time":
 		return kind{Text: "time"}
 	case s.Format != "":
-		return kind{Text: strings.Join(s.Type, " or ") + " (" + s.Format + ")"}
+		return kind{Text: s.Type.word() + " (" + s.Format + ")"}
 	default:
-		return kind{Text: strings.Join(s.Type, " or ")}
+		return kind{Text: s.Type.word()}
 	}
+}
+
+// word is the type that is not null.
+func (t types) word() string {
+	for _, one := range t {
+		if one != "null" {
+			return one
+		}
+	}
+	return ""
 }
 
 // kinds are those of which a whole body is one.
