@@ -79,8 +79,8 @@ const (
 	growth    = 4
 )
 
-// spans divides the ids that f leaves, newest first, where newest is the latest day that has a partition. Planning a
-// query takes longer with the number of partitions that it may touch, and most pages are full after a few.
+// spans divides the ids that f leaves, newest first, where newest is the latest day that has a partition. A query takes
+// longer with the number of partitions that it may touch, and most pages are full after a few.
 func spans(f *history.Filter, newest day) []span {
 	low, high := f.Bounds()
 	begin := min(newest-daysAhead, dayOf(high.Time())) + 1

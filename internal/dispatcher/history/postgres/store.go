@@ -64,8 +64,7 @@ func parse(url string) (*pgxpool.Config, error) {
 			"characters other than letters and digits in a password percent-encoded")
 	}
 	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, connectTimeout)
-	// Plans that know their parameters: how many keys, and which partitions. It also gets along without state on the
-	// server between two transactions.
+	// A statement of a batch is planned for what the batch holds.
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	parameter(config, "application_name", "nexus-webhooks")
 	return config, nil
@@ -111,36 +110,39 @@ func Open(o Options) (*Store, error) {
 		retention: time.Duration(o.RetentionDays) * 24 * time.Hour,
 	}
 	s.state.lost = make(chan struct{}, 1)
-	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout, alongIndexes...); err != nil {
+	if s.writers, err = pool(config, cmp.Or(o.Writers, defaultWriters), writeTimeout); err != nil {
 		return nil, err
 	}
-	if s.writers, err = pool(config, cmp.Or(o.Writers, defaultWriters), writeTimeout); err != nil {
-		s.readers.Close()
+	alongIndexes(config)
+	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout); err != nil {
+		s.writers.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// alongIndexes are settings by which a page is read in order from the place where it begins, and no further than it
-// goes. The planner cannot know that this is best: it takes all subscriptions to be as busy as the average, and knows
-// nothing yet of a partition that has just come into use. Compiling a plan takes longer than running it.
-//
-//nolint:gochecknoglobals // a list that nothing changes
-var alongIndexes = []string{
-	"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit",
+// alongIndexes has pages read in order from the place where they begin, and no further than they go. The planner cannot
+// know that this is best: it takes all subscriptions to be as busy as the average, and knows nothing yet of a partition
+// that has just come into use. Since the plan is always the same, a connection makes it once; to make it anew, or to
+// compile it, takes longer than to run it.
+func alongIndexes(config *pgxpool.Config) {
+	for _, name := range [...]string{
+		"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit",
+	} {
+		parameter(config, name, "off")
+	}
+	parameter(config, "plan_cache_mode", "force_generic_plan")
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 }
 
 // pool makes a pool whose statements the server itself ends should our request to do so not reach it.
-func pool(base *pgxpool.Config, connections int, timeout time.Duration, off ...string) (*pgxpool.Pool, error) {
+func pool(base *pgxpool.Config, connections int, timeout time.Duration) (*pgxpool.Pool, error) {
 	config := base.Copy()
 	config.MaxConns = int32(connections) //nolint:gosec // bounded above
 	config.MinConns, config.MinIdleConns = 0, 0
 	milliseconds := strconv.FormatInt((timeout + time.Second).Milliseconds(), 10)
 	parameter(config, "statement_timeout", milliseconds)
 	parameter(config, "idle_in_transaction_session_timeout", milliseconds)
-	for _, name := range off {
-		parameter(config, name, "off")
-	}
 	p, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of connections to PostgreSQL: %w", err)
