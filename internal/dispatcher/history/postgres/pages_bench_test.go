@@ -331,9 +331,10 @@ func forget(path string, entry fs.DirEntry, err error) error {
 	return unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
+// explain shows a page's plan, with values in it where the one that a connection keeps has parameters.
 func (m *bench) explain(b *testing.B, k kind) {
 	b.Helper()
-	conn, err := pgx.Connect(b.Context(), m.url+"&default_query_exec_mode=cache_describe&plan_cache_mode=force_generic_plan"+
+	conn, err := pgx.Connect(b.Context(), m.url+"&default_query_exec_mode=cache_describe"+
 		"&enable_seqscan=off&enable_bitmapscan=off&enable_sort=off&enable_hashjoin=off&enable_mergejoin=off&jit=off")
 	if err != nil {
 		b.Fatal(err)
