@@ -70,7 +70,7 @@ verify: ## Regenerate everything, run every check, and fail on any difference or
 ##@ Test
 
 .PHONY: test
-test: build ## Run all tests, with the race detector, against a real API server and a real Redis.
+test: build ## Run all tests, with the race detector, against a real API server, Redis and PostgreSQL.
 	@hack/ensure-packages
 	@hack/ensure-tools kubernetes etcd
 	@echo "test: go test $(TEST_FLAGS) $(TEST) (API server and etcd of $(ASSETS), $$(redis-server --version | cut -d ' ' -f 1-3))"

@@ -4,33 +4,42 @@
 package controllers
 
 import (
-	"bytes"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"nexus.io/webhooks/api/v1alpha1"
+	"nexus.io/webhooks/internal/routing"
 )
 
-// checkSecrets tells whether every Secret that a subscription uses is there, may be read and holds something usable.
-func checkSecrets(sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret) finding {
-	if f := checkSigningKey(sub, secrets); !f.ok {
+// sources are the Secrets and ConfigMaps that a subscription uses and that there are, by name.
+type sources struct {
+	secrets    map[string]*corev1.Secret
+	configMaps map[string]*corev1.ConfigMap
+}
+
+// checkSources tells whether every Secret and ConfigMap that a subscription uses is there, may be read and holds
+// something usable.
+func checkSources(sub *v1alpha1.WebhookSubscription, from sources) finding {
+	if f := checkSigningKey(sub, from.secrets); !f.ok {
 		return f
 	}
 	for i, header := range sub.Spec.Headers {
 		if header.ValueFrom == nil {
 			continue
 		}
-		field := fmt.Sprintf("spec.headers[%d].valueFrom.secretKeyRef", i)
-		if f := checkHeaderValue(field, sub, header.ValueFrom.SecretKeyRef, secrets); !f.ok {
+		if f := checkHeader(fmt.Sprintf("spec.headers[%d].valueFrom", i), sub, header.ValueFrom, from); !f.ok {
 			return f
 		}
+	}
+	if f := checkTLS(sub, from); !f.ok {
+		return f
 	}
 	key := sub.SigningKey()
 	return finding{
 		ok: true, reason: v1alpha1.ReasonSecretReady,
-		message: fmt.Sprintf("Requests are signed with key %q of Secret %q", key.Key, key.Name) + hint(sub, secrets),
+		message: fmt.Sprintf("Requests are signed with key %q of Secret %q", key.Key, key.Name) + hint(sub, from.secrets),
 	}
 }
 
@@ -74,14 +83,24 @@ func checkSigningKey(sub *v1alpha1.WebhookSubscription, secrets map[string]*core
 	return finding{ok: true}
 }
 
-func checkHeaderValue(
-	field string, sub *v1alpha1.WebhookSubscription, ref v1alpha1.SecretKeyReference, secrets map[string]*corev1.Secret,
+func checkHeader(
+	field string, sub *v1alpha1.WebhookSubscription, source *v1alpha1.HeaderValueSource, from sources,
 ) finding {
-	value, f := readKey(use{field, sub, v1alpha1.SecretInHeader}, ref, secrets)
-	if f.ok && (len(value) > v1alpha1.MaxHeaderValueLength || bytes.ContainsFunc(value, isControl)) {
-		return wrong(v1alpha1.ReasonSecretKeyInvalid,
-			"Secret %q (%s): the value of key %q must be one line of at most %d bytes without control characters to be "+
-				"a header; a newline at its end is one too many", ref.Name, field, ref.Key, v1alpha1.MaxHeaderValueLength)
+	const rule = "must be one line of at most %d bytes without control characters to be a header; a newline at its end " +
+		"is one too many"
+	if ref := source.ConfigMapKeyRef; ref != nil {
+		value, f := readConfigMapKey(field+".configMapKeyRef", *ref, from.configMaps)
+		if f.ok && !routing.ValidHeaderValue(value) {
+			return wrong(v1alpha1.ReasonConfigMapKeyInvalid, "ConfigMap %q (%s.configMapKeyRef): the value of key %q "+rule,
+				ref.Name, field, ref.Key, v1alpha1.MaxHeaderValueLength)
+		}
+		return f
+	}
+	ref := source.SecretKeyRef
+	value, f := readKey(use{field + ".secretKeyRef", sub, v1alpha1.SecretInHeader}, ref, from.secrets)
+	if f.ok && !routing.ValidHeaderValue(value) {
+		return wrong(v1alpha1.ReasonSecretKeyInvalid, "Secret %q (%s.secretKeyRef): the value of key %q "+rule,
+			ref.Name, field, ref.Key, v1alpha1.MaxHeaderValueLength)
 	}
 	return f
 }
@@ -111,8 +130,4 @@ func readKey(
 			"Secret %q (%s) has nothing under key %q: add a value there, or correct the key", ref.Name, u.field, ref.Key)
 	}
 	return value, finding{ok: true}
-}
-
-func isControl(r rune) bool {
-	return r != '\t' && (r < ' ' || r == '\x7f')
 }

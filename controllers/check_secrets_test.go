@@ -69,19 +69,3 @@ func TestAGeneratedKeyThatIsOrphanedIsNotSentEither(t *testing.T) {
 	f.create(f.sends("thief", "victim-signing"))
 	f.expectRefusal("thief", "spec.headers[0].valueFrom.secretKeyRef", "never sent as headers")
 }
-
-func TestACABundleIsNotAccepted(t *testing.T) {
-	f := newManagedFixture(t)
-	sub := f.subscription("cicd")
-	sub.Spec.TLS = &v1alpha1.TLS{CABundle: &v1alpha1.CABundleSource{
-		ConfigMapKeyRef: &v1alpha1.ConfigMapKeyReference{Name: "ca", Key: "ca.crt"},
-	}}
-	f.create(sub)
-	condition := f.waitFor("cicd", v1alpha1.ConditionAccepted, v1alpha1.ReasonNotSupported)
-	if condition.Status != metav1.ConditionFalse || !strings.Contains(condition.Message, "remove spec.tls.caBundle") {
-		t.Errorf("Accepted is %s: %q", condition.Status, condition.Message)
-	}
-	f.waitFor("cicd", v1alpha1.ConditionReady, v1alpha1.ReasonNotSupported)
-	edit(f, sub, func(s *v1alpha1.WebhookSubscription) { s.Spec.TLS = nil })
-	f.waitReady("cicd")
-}

@@ -37,16 +37,16 @@ var managerConditions = []string{
 // decide computes the manager's part of the status from what was read. It is pure: now becomes the transition time of
 // conditions that change.
 func decide(
-	sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret, catalogue Catalogue, now time.Time,
+	sub *v1alpha1.WebhookSubscription, from sources, catalogue Catalogue, now time.Time,
 ) v1alpha1.WebhookSubscriptionStatus {
 	accepted := checkSpec(sub, catalogue)
-	secretReady := checkSecrets(sub, secrets)
+	secretReady := checkSources(sub, from)
 
 	status := managerPart(sub.Status)
 	status.ObservedGeneration = sub.Generation
 	status.ID = event.SubscriptionID(string(sub.UID))
 	status.Host = hostOf(sub.Spec.URL)
-	status.SigningSecret = signingSecretStatus(sub, secrets)
+	status.SigningSecret = signingSecretStatus(sub, from.secrets)
 	set := func(conditionType string, f finding) {
 		meta.SetStatusCondition(&status.Conditions, f.condition(conditionType, sub.Generation, now))
 	}

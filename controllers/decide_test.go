@@ -70,17 +70,11 @@ func TestSummaryTakesTheFirstThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestWhatThisVersionDoesNotDoIsSaid(t *testing.T) {
+func TestASpecIsAcceptedUnlessItCannotBeSent(t *testing.T) {
 	cases := map[string]struct {
 		change          func(*v1alpha1.WebhookSubscriptionSpec)
 		reason, message string // message is a part
 	}{
-		"a CA bundle": {func(s *v1alpha1.WebhookSubscriptionSpec) {
-			s.TLS = &v1alpha1.TLS{CABundle: &v1alpha1.CABundleSource{}}
-		}, v1alpha1.ReasonNotSupported, "remove spec.tls.caBundle"},
-		"a client certificate": {func(s *v1alpha1.WebhookSubscriptionSpec) {
-			s.TLS = &v1alpha1.TLS{ClientCertificate: &v1alpha1.ClientCertificateSource{}}
-		}, v1alpha1.ReasonNotSupported, "remove spec.tls.clientCertificate"},
 		"a tls that asks for nothing": {func(s *v1alpha1.WebhookSubscriptionSpec) {
 			s.TLS = &v1alpha1.TLS{}
 		}, v1alpha1.ReasonAccepted, "can match an event"},

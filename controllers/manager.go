@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -119,8 +120,10 @@ func newScheme() (*runtime.Scheme, error) {
 
 func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 	timeout, yes := shutdownTimeout, true
-	// Data of Secrets is read when it is needed and never kept: only their metadata is cached.
-	uncached := []client.Object{&corev1.Secret{}}
+	// Data of Secrets and ConfigMaps is read when it is needed and never kept: only their metadata is cached, and of
+	// ConfigMaps that of those which opted in, since a cluster is full of others.
+	uncached := []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}}
+	readable := labels.SelectorFromSet(labels.Set{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue})
 	var followed map[string]cache.Config // nil for all
 	for _, namespace := range options.Namespaces {
 		if followed == nil {
@@ -132,8 +135,11 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 		Scheme:  scheme,
 		Logger:  logr.FromSlogHandler(options.Logger.Handler()),
 		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
-		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: followed},
-		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: followed,
+			ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: {Label: readable}},
+		},
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
 
 		HealthProbeBindAddress:        options.HealthAddress,
 		LeaderElection:                options.LeaderElection,

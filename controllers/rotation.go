@@ -19,9 +19,9 @@ import (
 // overdueAgain is when to look again at what was due and did not happen, because the cache lags behind.
 const overdueAgain = 100 * time.Millisecond
 
-// rotateKey replaces the generated key where that is asked for or due, and ends an overlap that is over. A rotation that
-// was missed while no manager ran happens once. The request and the interval are read again from the API server first:
-// an older request from the cache would look like a new one.
+// rotateKey replaces the generated key where that is asked for or due, and ends an overlap that is over. A rotation
+// that was missed while no manager ran happens once. The request and the interval are read again from the API server
+// first: an older request from the cache would look like a new one.
 func (r *SubscriptionReconciler) rotateKey(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
 ) error {
@@ -66,8 +66,8 @@ func (r *SubscriptionReconciler) endOverlap(
 	return nil
 }
 
-// updateOwned writes a Secret of ours, if nobody wrote it since it was read: keys and annotations change together or not
-// at all.
+// updateOwned writes a Secret of ours, if nobody wrote it since it was read: keys and annotations change together or
+// not at all.
 func (r *SubscriptionReconciler) updateOwned(ctx context.Context, secret *corev1.Secret) error {
 	if err := r.Client.Update(ctx, secret, client.FieldOwner(v1alpha1.FieldOwnerManager)); err != nil {
 		return fmt.Errorf("update Secret %s: %w", secret.Name, err)

@@ -122,13 +122,13 @@ func TestARequestThatTheCacheStillHasIsNotAnsweredAgain(t *testing.T) {
 	r := f.reconciler(w)
 	must(t, f.reconcile(r, "cicd"))
 	f.requestRotation("cicd", "one")
-	upToDate, lagging := r.Client, f.lagging(w, "cicd")
+	lagging := f.lagging(w)
 	f.requestRotation("cicd", "two")
 	must(t, f.reconcile(r, "cicd"))
 	rotated := f.waitRotated("two")
-	r.Client = lagging
-	must(t, f.reconcile(r, "cicd"))
-	r.Client = upToDate
+	next := f.reconciler(w) // another manager, which remembers no write of the first
+	next.Client = lagging
+	must(t, f.reconcile(next, "cicd"))
 	must(t, f.reconcile(r, "cicd"))
 	f.expectKeys("cicd-signing", keysOf(rotated)[0], keysOf(rotated)[1])
 }
@@ -153,13 +153,13 @@ type clocked struct {
 	now   time.Time
 }
 
-func (f *fixture) clocked(name string) *clocked {
+func (f *fixture) clocked() *clocked {
 	f.t.Helper()
 	c := &clocked{fixture: f, r: f.reconciler(&writes{})}
 	c.now = time.Now()
 	c.r.Now = func() time.Time { return c.now }
-	c.look(name)
-	if secret, err := c.r.readSecret(f.ctx, f.namespace, name+"-signing"); err == nil && secret != nil {
+	c.look("cicd")
+	if secret, err := c.r.readSecret(f.ctx, f.namespace, "cicd-signing"); err == nil && secret != nil {
 		c.now = secret.CreationTimestamp.Time
 	}
 	c.start = c.now
@@ -188,7 +188,7 @@ func TestAKeyIsReplacedAtItsAgeAndThePreviousOneGoesAtItsTime(t *testing.T) {
 	sub := f.subscription("cicd")
 	sub.Spec.Signing = rotating(3600, 600)
 	f.create(sub)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	first := keysOf(f.getSecret("cicd-signing"))[0]
 
 	if got := c.at(time.Minute).look("cicd"); got != 59*time.Minute {
@@ -234,7 +234,7 @@ func TestAKeyIsReplacedAtItsAgeAndThePreviousOneGoesAtItsTime(t *testing.T) {
 func TestNothingThatIsDueByTimeAloneIsLookedFor(t *testing.T) {
 	f := newFixture(t)
 	f.create(f.subscription("cicd"))
-	if got := f.clocked("cicd").look("cicd"); got != 0 {
+	if got := f.clocked().look("cicd"); got != 0 {
 		t.Errorf("it looks again after %s", got)
 	}
 }
@@ -243,7 +243,7 @@ func TestAnEditOfTheRotationHoldsAtOnce(t *testing.T) {
 	f := newFixture(t)
 	sub := f.subscription("cicd")
 	f.create(sub)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	first := keysOf(f.getSecret("cicd-signing"))[0]
 	set := func(interval, grace int32) {
 		edit(f, sub, func(s *v1alpha1.WebhookSubscription) { s.Spec.Signing = rotating(interval, grace) })
@@ -277,7 +277,7 @@ func TestAnEditOfTheRotationHoldsAtOnce(t *testing.T) {
 func TestAKeyThatIsLostInItsOverlapIsReplacedAndNothingOfItIsLeft(t *testing.T) {
 	f := newFixture(t)
 	f.create(f.subscription("cicd"))
-	c := f.clocked("cicd")
+	c := f.clocked()
 	f.requestRotation("cicd", "one")
 	c.look("cicd")
 	lost := f.getSecret("cicd-signing")
@@ -297,7 +297,7 @@ func TestAKeyThatIsLostInItsOverlapIsReplacedAndNothingOfItIsLeft(t *testing.T) 
 func TestAKeyThatCannotSignIsNoPreviousKey(t *testing.T) {
 	f := newFixture(t)
 	f.create(f.subscription("cicd"))
-	c := f.clocked("cicd")
+	c := f.clocked()
 	edit(f, f.getSecret("cicd-signing"), func(s *corev1.Secret) { s.Data["secret"] = []byte("short") })
 	f.requestRotation("cicd", "one")
 	c.look("cicd")
@@ -322,7 +322,7 @@ func TestWhatIsSaidOfAPreviousKeyThatCannotBeIsRemoved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.create(f.subscription("cicd"))
-			c := f.clocked("cicd")
+			c := f.clocked()
 			before := f.getSecret("cicd-signing")
 			edit(f, f.getSecret("cicd-signing"), change)
 			c.look("cicd")
@@ -340,7 +340,7 @@ func TestARotationThatBreaksOffLeavesTheOldStateOrTheNew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.create(f.subscription("cicd"))
-			c := f.clocked("cicd")
+			c := f.clocked()
 			first := keysOf(f.getSecret("cicd-signing"))[0]
 			f.requestRotation("cicd", "one")
 			healthy := c.r.Client
@@ -375,7 +375,7 @@ func TestARotationThatBreaksOffLeavesTheOldStateOrTheNew(t *testing.T) {
 func TestARotationDoesNotOverwriteWhatSomebodyWroteMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	f.create(f.subscription("cicd"))
-	c := f.clocked("cicd")
+	c := f.clocked()
 	f.requestRotation("cicd", "one")
 	healthy := c.r.Client
 	c.r.Client = interceptor.NewClient(f.direct(), interceptor.Funcs{
@@ -404,7 +404,7 @@ func TestNoSecretOfSomebodyElseIsRotated(t *testing.T) {
 	sub := f.subscription("cicd")
 	sub.Spec.Signing = rotating(3600, 60)
 	f.create(theirs, referenced, sub, other)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	f.requestRotation("cicd", "one")
 	f.requestRotation("other", "one")
 	c.at(2 * time.Hour)

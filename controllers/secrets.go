@@ -36,15 +36,46 @@ const (
 	actionRotate        = "RotateSigningKey"
 )
 
-// secretNames lists the Secrets that a subscription uses: the one with its signing key first, then those of its
-// headers, each once.
+// secretNames lists the Secrets that a subscription uses: the one with its signing key first, then those of its headers
+// and its TLS, each once.
 func secretNames(sub *v1alpha1.WebhookSubscription) []string {
 	names := []string{sub.SigningKey().Name}
-	for _, header := range sub.Spec.Headers {
-		if header.ValueFrom == nil || slices.Contains(names, header.ValueFrom.SecretKeyRef.Name) {
-			continue
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
-		names = append(names, header.ValueFrom.SecretKeyRef.Name)
+	}
+	for _, header := range sub.Spec.Headers {
+		if header.ValueFrom != nil {
+			add(header.ValueFrom.SecretKeyRef.Name)
+		}
+	}
+	if tls := sub.Spec.TLS; tls != nil {
+		if tls.CABundle != nil && tls.CABundle.SecretKeyRef != nil {
+			add(tls.CABundle.SecretKeyRef.Name)
+		}
+		if tls.ClientCertificate != nil {
+			add(tls.ClientCertificate.SecretRef.Name)
+		}
+	}
+	return names
+}
+
+// configMapNames lists the ConfigMaps that a subscription uses, each once.
+func configMapNames(sub *v1alpha1.WebhookSubscription) []string {
+	var names []string
+	add := func(ref *v1alpha1.ConfigMapKeyReference) {
+		if ref != nil && !slices.Contains(names, ref.Name) {
+			names = append(names, ref.Name)
+		}
+	}
+	for _, header := range sub.Spec.Headers {
+		if header.ValueFrom != nil {
+			add(header.ValueFrom.ConfigMapKeyRef)
+		}
+	}
+	if tls := sub.Spec.TLS; tls != nil && tls.CABundle != nil {
+		add(tls.CABundle.ConfigMapKeyRef)
 	}
 	return names
 }
@@ -75,6 +106,25 @@ func (r *SubscriptionReconciler) readSecrets(
 		}
 	}
 	return secrets, nil
+}
+
+// readConfigMaps reads the ConfigMaps that a subscription uses, by name. Those that do not exist are absent.
+func (r *SubscriptionReconciler) readConfigMaps(
+	ctx context.Context, sub *v1alpha1.WebhookSubscription,
+) (map[string]*corev1.ConfigMap, error) {
+	configMaps := map[string]*corev1.ConfigMap{}
+	for _, name := range configMapNames(sub) {
+		found := &corev1.ConfigMap{}
+		err := r.Client.Get(ctx, types.NamespacedName{Namespace: sub.Namespace, Name: name}, found)
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return nil, fmt.Errorf("read ConfigMap %s: %w", name, err)
+		default:
+			configMaps[name] = found
+		}
+	}
+	return configMaps, nil
 }
 
 // readSecret reads a Secret from the API server. It is nil if there is none.

@@ -26,7 +26,7 @@ func (r *SubscriptionReconciler) rememberKey(
 	name := v1alpha1.SeenSecretName(sub.Name)
 	seen := secrets[name]
 	if seen != nil && !metav1.IsControlledBy(seen, sub) {
-		return nil // checkSecrets says so
+		return nil // checkSources says so
 	}
 	key, f := readKey(use{"", sub, v1alpha1.SecretSigns}, sub.SigningKey(), secrets)
 	usable := f.ok && v1alpha1.UsableSigningKey(key)

@@ -28,9 +28,10 @@ func (f *fixture) expectGone(name string) {
 	}
 }
 
-func (f *fixture) putKey(name, key string) {
+// putKey puts another key into the Secret my-key.
+func (f *fixture) putKey(key string) {
 	f.t.Helper()
-	edit(f, f.getSecret(name), func(s *corev1.Secret) { s.Data["secret"] = []byte(key) })
+	edit(f, f.getSecret("my-key"), func(s *corev1.Secret) { s.Data["secret"] = []byte(key) })
 }
 
 func TestAnEditedSecretHasAnOverlapThatEnds(t *testing.T) {
@@ -43,7 +44,7 @@ func TestAnEditedSecretHasAnOverlapThatEnds(t *testing.T) {
 	}
 	f.expectKeys(seenName, someKey, "")
 	before := time.Now()
-	f.putKey("my-key", anotherKey)
+	f.putKey(anotherKey)
 	f.eventually("the edit is seen", func() error {
 		if got := f.getSubscription("cicd").Status.SigningSecret; got == nil || got.PreviousValidUntil == nil {
 			return fmt.Errorf("status.signingSecret is %+v", got)
@@ -65,11 +66,11 @@ func TestAnEditWhileNoManagerRunsHasItsOverlapLater(t *testing.T) {
 	sub := f.signedWith("cicd", "my-key")
 	sub.Spec.Signing.Rotation = &v1alpha1.KeyRotation{GracePeriodSeconds: new(int32(600))}
 	f.create(f.secret("my-key", map[string]string{"secret": someKey}), sub)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	f.expectKeys(seenName, someKey, "")
 
-	f.putKey("my-key", "a-key-that-nobody-ever-saw-01")
-	f.putKey("my-key", anotherKey)
+	f.putKey("a-key-that-nobody-ever-saw-01")
+	f.putKey(anotherKey)
 	c.start = c.now.Add(time.Hour).Truncate(time.Second)
 	if got := c.at(0).look("cicd"); got != 10*time.Minute {
 		t.Errorf("it looks for the end of the overlap after %s, want 10m", got)
@@ -79,7 +80,7 @@ func TestAnEditWhileNoManagerRunsHasItsOverlapLater(t *testing.T) {
 	f.expectKeys(seenName, anotherKey, someKey)
 
 	// A second edit within the overlap: the key of just before goes on, the oldest stops.
-	f.putKey("my-key", thirdKey)
+	f.putKey(thirdKey)
 	if got := c.look("cicd"); got != 10*time.Minute {
 		t.Errorf("it looks for the end of the second overlap after %s, want 10m", got)
 	}
@@ -105,7 +106,7 @@ func TestAnotherSecretHasAnOverlapWithTheOneBefore(t *testing.T) {
 		})
 	}
 	f.create(f.secret("one", map[string]string{"secret": someKey}), f.secret("two", map[string]string{"secret": anotherKey}), sub)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	generated := keysOf(f.getSecret("cicd-signing"))[0]
 
 	refer("one")
@@ -136,8 +137,8 @@ func TestAnotherSecretHasAnOverlapWithTheOneBefore(t *testing.T) {
 func TestASecretThatCannotBeUsedChangesNothingOfWhatWasSeen(t *testing.T) {
 	f := newFixture(t)
 	f.create(f.secret("my-key", map[string]string{"secret": someKey}), f.signedWith("cicd", "my-key"))
-	c := f.clocked("cicd")
-	f.putKey("my-key", "short")
+	c := f.clocked()
+	f.putKey("short")
 	c.look("cicd")
 	f.delete(f.getSecret("my-key"))
 	c.look("cicd")
@@ -162,8 +163,8 @@ func TestNothingIsRememberedThatMustNotBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.create(f.secret("my-key", map[string]string{"secret": someKey}), f.signedWith("cicd", "my-key"))
-			c := f.clocked("cicd")
-			f.putKey("my-key", anotherKey)
+			c := f.clocked()
+			f.putKey(anotherKey)
 			c.look("cicd")
 			f.expectKeys(seenName, anotherKey, someKey)
 			change(f)
@@ -182,8 +183,8 @@ func TestASecretInTheWayOfTheCopyStaysAndPeopleAreTold(t *testing.T) {
 	f := newFixture(t)
 	theirs := f.secret(seenName, map[string]string{"secret": thirdKey})
 	f.create(theirs, f.secret("my-key", map[string]string{"secret": someKey}), f.signedWith("cicd", "my-key"))
-	c := f.clocked("cicd")
-	f.putKey("my-key", anotherKey)
+	c := f.clocked()
+	f.putKey(anotherKey)
 	c.look("cicd")
 	if after := f.getSecret(seenName); after.ResourceVersion != theirs.ResourceVersion {
 		t.Error("the Secret was written")
@@ -202,7 +203,7 @@ func TestTheCopyIsNobodysToUse(t *testing.T) {
 	thief := f.sends("thief", seenName)
 	f.create(f.secret("my-key", map[string]string{"secret": someKey}), f.signedWith("cicd", "my-key"),
 		f.signedWith("forger", seenName), thief)
-	c := f.clocked("cicd")
+	c := f.clocked()
 	c.look("thief")
 	c.look("forger")
 	f.expectRefusal("thief", "spec.headers[0].valueFrom.secretKeyRef", "never sent as headers")

@@ -271,7 +271,7 @@ func TestAGeneratedKeyThatIsUsedAgainStaysThoughTheCacheLags(t *testing.T) {
 	edit(f, sub, func(s *v1alpha1.WebhookSubscription) {
 		s.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "my-key"}}
 	})
-	r.Client = f.lagging(w, "cicd")
+	r.Client = f.lagging(w)
 	edit(f, sub, func(s *v1alpha1.WebhookSubscription) { s.Spec.Signing = nil })
 	must(t, f.reconcile(r, "cicd"))
 	f.expectSecret("cicd-signing", generated.UID)

@@ -279,7 +279,7 @@ func TestASuccessorGetsItsOwnStatus(t *testing.T) {
 	f.create(f.subscription("cicd"))
 
 	// What was decided for the one that is gone arrives late, at its successor.
-	must(t, r.report(f.ctx, gone, decide(gone, nil, r.Catalogue, r.Now())))
+	must(t, r.report(f.ctx, gone, decide(gone, sources{}, r.Catalogue, r.Now())))
 	must(t, f.reconcile(r, "cicd"))
 	sub := f.getSubscription("cicd")
 	if want := event.SubscriptionID(string(sub.UID)); sub.Status.ID != want {
@@ -358,7 +358,7 @@ func TestNoSecretLeaks(t *testing.T) {
 
 func TestManagerConditionsAreThoseThatDecideSets(t *testing.T) {
 	f := &fixture{namespace: "n"}
-	status := decide(f.subscription("a"), nil, event.Builtin(), time.Now())
+	status := decide(f.subscription("a"), sources{}, event.Builtin(), time.Now())
 	var types []string
 	for _, c := range status.Conditions {
 		types = append(types, c.Type)

@@ -28,8 +28,8 @@ import (
 const (
 	controllerName = "webhooksubscription"
 
-	// secretIndex finds the subscriptions of a namespace that use a Secret, by the Secret's name.
-	secretIndex = "webhooks.nexus.io/secret"
+	// sourceIndex finds the subscriptions of a namespace that use a Secret or a ConfigMap of a name, or either.
+	sourceIndex = "webhooks.nexus.io/source"
 
 	maxConcurrentReconciles = 4
 )
@@ -46,7 +46,7 @@ type Catalogue interface {
 
 // SubscriptionReconciler brings the Secret and the status of a subscription in line with its spec.
 type SubscriptionReconciler struct {
-	// Client reads subscriptions from a cache and Secrets from the API server, and writes both.
+	// Client reads subscriptions from a cache, Secrets and ConfigMaps from the API server, and writes the first two.
 	Client client.Client
 	// Live reads subscriptions from the API server.
 	Live client.Reader
@@ -63,6 +63,7 @@ type SubscriptionReconciler struct {
 // +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=webhooks.nexus.io,resources=webhooksubscriptions/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile looks at one subscription. A wrong spec or a missing Secret ends in a condition: the watches on both wake
@@ -80,11 +81,15 @@ func (r *SubscriptionReconciler) Reconcile(ctx context.Context, request reconcil
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	configMaps, err := r.readConfigMaps(ctx, sub)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
 	if err := r.bringKeysInLine(ctx, sub, secrets); err != nil {
 		return reconcile.Result{}, ignoreNamespaceTerminating(err)
 	}
 
-	desired := decide(sub, secrets, r.Catalogue, r.Now())
+	desired := decide(sub, sources{secrets, configMaps}, r.Catalogue, r.Now())
 	if err := r.removeUnusedKey(ctx, sub, desired); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -133,17 +138,18 @@ func (r *SubscriptionReconciler) read(
 	return current, err
 }
 
-// SetupWithManager registers the reconciler. Of Secrets only the metadata is watched and kept in memory.
+// SetupWithManager registers the reconciler. Of Secrets and ConfigMaps only the metadata is watched and kept in memory.
 func (r *SubscriptionReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.WebhookSubscription{}, secretIndex, indexSecrets)
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.WebhookSubscription{}, sourceIndex, indexSources)
 	if err != nil {
-		return fmt.Errorf("index subscriptions by Secret: %w", err)
+		return fmt.Errorf("index subscriptions by Secret and ConfigMap: %w", err)
 	}
 	err = builder.ControllerManagedBy(mgr).
 		Named(controllerName).
 		WithOptions(controller.Options{MaxConcurrentReconciles: maxConcurrentReconciles}).
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(specChanged)).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.usersOfSecret)).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.usersOf)).
+		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.usersOf)).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up the %s controller: %w", controllerName, err)
@@ -151,31 +157,31 @@ func (r *SubscriptionReconciler) SetupWithManager(ctx context.Context, mgr ctrl.
 	return nil
 }
 
-// specChanged lets through what is new, gone, has another spec or asks for a rotation. The dispatcher's statistics change the status all the
-// time, and do not concern us. After a broken watch one subscription may follow another of the same name and
-// generation, as if it were an update of it.
+// specChanged lets through what is new, gone, has another spec or asks for a rotation. The dispatcher's statistics
+// change the status all the time, and do not concern us. After a broken watch one subscription may follow another of
+// the same name and generation, as if it were an update of it.
 var specChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 		e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationRotateRequested] !=
 			e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationRotateRequested]
 }}
 
-func indexSecrets(object client.Object) []string {
+func indexSources(object client.Object) []string {
 	sub, ok := object.(*v1alpha1.WebhookSubscription)
 	if !ok {
 		return nil
 	}
-	return watchedSecretNames(sub)
+	return append(watchedSecretNames(sub), configMapNames(sub)...)
 }
 
-// usersOfSecret lists the subscriptions to look at when a Secret changed.
-func (r *SubscriptionReconciler) usersOfSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+// usersOf lists the subscriptions to look at when a Secret or ConfigMap changed.
+func (r *SubscriptionReconciler) usersOf(ctx context.Context, source client.Object) []reconcile.Request {
 	var users v1alpha1.WebhookSubscriptionList
-	err := r.Client.List(ctx, &users, client.InNamespace(secret.GetNamespace()),
-		client.MatchingFields{secretIndex: secret.GetName()}, client.UnsafeDisableDeepCopy)
+	err := r.Client.List(ctx, &users, client.InNamespace(source.GetNamespace()),
+		client.MatchingFields{sourceIndex: source.GetName()}, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "Listing the subscriptions that use a Secret failed",
-			"namespace", secret.GetNamespace(), "secret", secret.GetName())
+		log.FromContext(ctx).Error(err, "Listing the subscriptions that use a Secret or ConfigMap failed",
+			"namespace", source.GetNamespace(), "name", source.GetName())
 		return nil
 	}
 	requests := make([]reconcile.Request, 0, len(users.Items))

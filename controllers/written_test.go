@@ -18,11 +18,11 @@ import (
 	"nexus.io/webhooks/api/v1alpha1"
 )
 
-// lagging is a client whose cache still has the subscription as it is now, whatever happens to it. Everything else is
+// lagging is a client whose cache still has the subscription cicd as it is now, whatever happens to it. Everything else is
 // up to date, as Secrets are.
-func (f *fixture) lagging(w *writes, name string) client.Client {
+func (f *fixture) lagging(w *writes) client.Client {
 	f.t.Helper()
-	cached := f.getSubscription(name)
+	cached := f.getSubscription("cicd")
 	return interceptor.NewClient(w.count(f.direct()), interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object,
 			opts ...client.GetOption) error {
@@ -85,7 +85,7 @@ func TestAStatusThatGoesBackIsWrittenThoughTheCacheLags(t *testing.T) {
 	f.expectReadiness(v1alpha1.ReasonReady)
 
 	upToDate := r.Client
-	r.Client = f.lagging(w, "cicd")
+	r.Client = f.lagging(w)
 	f.delete(secret)
 	must(t, f.reconcile(r, "cicd"))
 	f.expectReadiness(v1alpha1.ReasonSecretNotFound)
@@ -112,7 +112,7 @@ func TestAWriteWithoutAnAnswerMayHaveBeenMade(t *testing.T) {
 	w := &writes{}
 	r := f.reconciler(w)
 	must(t, f.reconcile(r, "cicd"))
-	upToDate, lagging := r.Client, f.lagging(w, "cicd")
+	upToDate, lagging := r.Client, f.lagging(w)
 
 	broken := errors.New("connection lost")
 	r.Client = interceptor.NewClient(f.direct(), interceptor.Funcs{

@@ -21,17 +21,9 @@ func (s *WebhookSubscription) IsPaused() bool {
 // Unsendable says why nothing may be sent for this spec, whatever Secrets there are: the reason of a condition, and a
 // sentence without a full stop that says what to do. Both are "" if nothing stands in the way.
 func (s *WebhookSubscription) Unsendable() (reason, message string) {
-	tls := s.Spec.TLS
-	switch {
-	case strings.ContainsFunc(s.Spec.URL, isSpaceOrControl):
+	if strings.ContainsFunc(s.Spec.URL, isSpaceOrControl) {
 		return ReasonInvalidURL,
 			"spec.url contains a space or a control character: percent-encode it (a space is %20)"
-	case tls != nil && tls.CABundle != nil:
-		return ReasonNotSupported, "spec.tls.caBundle is not supported by this version yet, so the URL's host cannot be " +
-			"verified as it asks: remove spec.tls.caBundle to have the system's certificate authorities vouch for the host"
-	case tls != nil && tls.ClientCertificate != nil:
-		return ReasonNotSupported, "spec.tls.clientCertificate is not supported by this version yet: " +
-			"remove spec.tls.clientCertificate to send without a client certificate"
 	}
 	return "", ""
 }

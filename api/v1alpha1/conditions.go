@@ -9,7 +9,8 @@ const (
 	ConditionReady = "Ready"
 	// ConditionAccepted says whether the spec makes sense in this cluster, beyond what the API server checks.
 	ConditionAccepted = "Accepted"
-	// ConditionSecretReady says whether every Secret that the subscription needs is there, may be read and is usable.
+	// ConditionSecretReady says whether every Secret and ConfigMap that the subscription needs is there, may be read and
+	// is usable.
 	ConditionSecretReady = "SecretReady"
 	// ConditionDelivering says whether deliveries reach the URL. Its observedGeneration is the generation that the
 	// dispatcher routes by.
@@ -22,7 +23,7 @@ const (
 	ReasonReady = "Ready"
 )
 
-// Reasons of Accepted. The dispatcher gives the last two for Delivering too, where it holds deliveries back for them.
+// Reasons of Accepted. The dispatcher gives the last one for Delivering too, where it holds deliveries back for it.
 const (
 	// ReasonAccepted goes with Accepted=True.
 	ReasonAccepted = "Accepted"
@@ -30,12 +31,10 @@ const (
 	ReasonUnknownEventType = "UnknownEventType"
 	// ReasonInvalidURL: spec.url cannot be sent to as it is. The API server accepted it before it knew that rule.
 	ReasonInvalidURL = "InvalidURL"
-	// ReasonNotSupported: the spec asks for something that this version cannot do and must not ignore.
-	ReasonNotSupported = "NotSupported"
 )
 
 // Reasons of SecretReady. The dispatcher gives those of the False ones for Delivering too, where it holds deliveries
-// back because of the Secret.
+// back because of the Secret or ConfigMap.
 const (
 	// ReasonSecretReady goes with SecretReady=True.
 	ReasonSecretReady = "SecretReady"
@@ -46,8 +45,15 @@ const (
 	ReasonSecretNotReadable = "SecretNotReadable"
 	// ReasonSecretKeyMissing: a Secret that the spec names has no such key, or an empty one.
 	ReasonSecretKeyMissing = "SecretKeyMissing"
-	// ReasonSecretKeyInvalid: the key is there and cannot be used: too short or too long to sign, or no header value.
+	// ReasonSecretKeyInvalid: the key is there and cannot be used: too short or too long to sign, no header value, no
+	// certificate, or one that its private key does not belong to.
 	ReasonSecretKeyInvalid = "SecretKeyInvalid"
+	// ReasonConfigMapNotFound: a ConfigMap that the spec names is not there, or has not opted in to being read.
+	ReasonConfigMapNotFound = "ConfigMapNotFound"
+	// ReasonConfigMapKeyMissing: a ConfigMap that the spec names has no such key, or an empty one.
+	ReasonConfigMapKeyMissing = "ConfigMapKeyMissing"
+	// ReasonConfigMapKeyInvalid: the key of the ConfigMap is there and cannot be used as what the spec wants it for.
+	ReasonConfigMapKeyInvalid = "ConfigMapKeyInvalid"
 	// ReasonSecretConflict: the name of the Secret to generate is taken by a Secret of somebody else.
 	ReasonSecretConflict = "SecretConflict"
 )

@@ -4,8 +4,8 @@
 package v1alpha1
 
 // Annotations of a Namespace that grant events to its subscriptions, where the dispatcher asks for grants
-// (--require-namespace-grant). Each is a list by commas, or * for all. An event must pass every one that is there; where
-// neither is, no event passes.
+// (--require-namespace-grant). Each is a list by commas, or * for all. An event must pass every one that is there;
+// where neither is, no event passes.
 const (
 	// AnnotationAllowedProjects names projects whose events the Namespace's subscriptions may get.
 	AnnotationAllowedProjects = "webhooks.nexus.io/allowed-projects"

@@ -68,19 +68,20 @@ func list(n int, format string) string {
 
 func TestAWrongSpecIsRefusedWithAMessageThatHelps(t *testing.T) {
 	const (
-		urlMessage    = "must be an absolute http:// or https:// URL with a host, such as https://"
-		noSpaces      = "must not contain spaces or control characters: percent-encode them"
-		eventMessage  = "must be an event type such as build.completed, a family such as build.*, or * for every type"
-		reserved      = "is set by the service itself"
-		hopByHop      = "belongs to a single connection"
-		oneValue      = "must have either value or valueFrom: set exactly one of them"
-		headerName    = "must be an HTTP header name such as X-Team"
-		secretName    = "must be the name of a Secret"
-		secretKey     = "must be a key of a Secret"
-		oneLine       = "must be one line without control characters"
-		oneCASource   = "must have either configMapKeyRef or secretKeyRef: set exactly one of them"
-		configMapName = "must be the name of a ConfigMap"
-		configMapKey  = "must be a key of a ConfigMap"
+		urlMessage      = "must be an absolute http:// or https:// URL with a host, such as https://"
+		noSpaces        = "must not contain spaces or control characters: percent-encode them"
+		eventMessage    = "must be an event type such as build.completed, a family such as build.*, or * for every type"
+		reserved        = "is set by the service itself"
+		hopByHop        = "belongs to a single connection"
+		oneHeaderSource = "must have either secretKeyRef or configMapKeyRef: set exactly one of them"
+		oneValue        = "must have either value or valueFrom: set exactly one of them"
+		headerName      = "must be an HTTP header name such as X-Team"
+		secretName      = "must be the name of a Secret"
+		secretKey       = "must be a key of a Secret"
+		oneLine         = "must be one line without control characters"
+		oneCASource     = "must have either configMapKeyRef or secretKeyRef: set exactly one of them"
+		configMapName   = "must be the name of a ConfigMap"
+		configMapKey    = "must be a key of a ConfigMap"
 	)
 	long := func(n int) string { return strings.Repeat("a", n) }
 	header := func(name string) string { return fmt.Sprintf("headers: [{name: %q, value: x}]", name) }
@@ -241,7 +242,11 @@ func TestAWrongSpecIsRefusedWithAMessageThatHelps(t *testing.T) {
 			"headers: [{name: X-Team, value: x, valueFrom: {secretKeyRef: {name: a, key: b}}}]", "spec.headers[0]", oneValue,
 		},
 		"a header from nowhere": {
-			"headers: [{name: X-Team, valueFrom: {}}]", "spec.headers[0].valueFrom.secretKeyRef", "Required value",
+			"headers: [{name: X-Team, valueFrom: {}}]", "spec.headers[0].valueFrom", oneHeaderSource,
+		},
+		"a header from everywhere": {
+			"headers: [{name: X-Team, valueFrom: {secretKeyRef: {name: a, key: b}, configMapKeyRef: {name: a, key: b}}}]",
+			"spec.headers[0].valueFrom", oneHeaderSource,
 		},
 		"a header from a Secret of no name": {
 			fromSecret("{name: A, key: b}"), "spec.headers[0].valueFrom.secretKeyRef.name", secretName,
@@ -328,7 +333,8 @@ func TestALegalSpecIsStoredAsItWasApplied(t *testing.T) {
 		"a header almost like ours": "headers: [{name: X-Nexus, value: x}, {name: Hostname, value: x}]",
 		"a CA bundle in a ConfigMap and a client certificate": "tls: {caBundle: {configMapKeyRef: {name: a, key: ca.crt}}, " +
 			"clientCertificate: {secretRef: {name: a}}}",
-		"a CA bundle in a Secret": "tls: {caBundle: {secretKeyRef: {name: a, key: ca.crt}}}",
+		"a header from a ConfigMap": "headers: [{name: X-Team, valueFrom: {configMapKeyRef: {name: a.b, key: team}}}]",
+		"a CA bundle in a Secret":   "tls: {caBundle: {secretKeyRef: {name: a, key: ca.crt}}}",
 	}
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,7 @@ const (
 const (
 	// SecretTypeSigningKey is the type of generated Secrets, and of those made to be read.
 	SecretTypeSigningKey = "webhooks.nexus.io/signing-key"
-	// LabelReadable opts a Secret in if its value is LabelReadableValue.
+	// LabelReadable opts a Secret or a ConfigMap in if its value is LabelReadableValue.
 	LabelReadable = "webhooks.nexus.io/readable"
 	// LabelReadableValue is the value of LabelReadable that opts in.
 	LabelReadableValue = "true"
@@ -99,6 +99,8 @@ const (
 	SecretSigns SecretUse = iota
 	// SecretInHeader sends a value of the Secret to the URL.
 	SecretInHeader
+	// SecretInTLS takes certificates from the Secret.
+	SecretInTLS
 )
 
 // SecretRefusal says why a subscription may not use a Secret, and what to do about it, as the rest of a sentence that
@@ -114,7 +116,7 @@ func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType str
 	case secretType != SecretTypeSigningKey && labels[LabelReadable] != LabelReadableValue:
 		return fmt.Sprintf("has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
 			LabelReadable, LabelReadableValue, SecretTypeSigningKey)
-	case use == SecretInHeader && generated:
+	case use != SecretSigns && generated:
 		return "holds a generated signing key, and those are never sent as headers: name a Secret of your own"
 	case owner != nil && owner.UID != s.UID:
 		return fmt.Sprintf("holds the signing key that was generated for another subscription (%s): name a Secret of "+
@@ -127,6 +129,13 @@ func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType str
 			"release it by removing the label %s", LabelManagedBy)
 	}
 	return ""
+}
+
+// ConfigMapReadable tells whether a ConfigMap has opted in to being read, which it does by LabelReadable alone.
+// Nothing in it is secret, but only what opted in is watched, and whoever may create a subscription should not have
+// everything of the namespace sent to a URL of theirs.
+func ConfigMapReadable(configMap metav1.Object) bool {
+	return configMap.GetLabels()[LabelReadable] == LabelReadableValue
 }
 
 // controllingSubscription is the controller of a Secret if that is a subscription, of whatever version, else nil.

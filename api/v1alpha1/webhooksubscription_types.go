@@ -136,8 +136,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(h, self.exists_one(o, o.name.lowerAscii() == h.name.lowerAscii()))",message="must not name a header twice: header names are the same whatever their case",reason=FieldValueInvalid
 	Headers []Header `json:"headers,omitempty"`
 
-	// tls adjusts how https connections to the URL are made. This version does not act on it yet, and sends nothing
-	// while caBundle or clientCertificate is set. Default: the system's certificate authorities and no client
+	// tls adjusts how https connections to the URL are made. Default: the system's certificate authorities and no client
 	// certificate.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
@@ -261,24 +260,30 @@ type Header struct {
 }
 
 // HeaderValueSource says where a header's value comes from.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.configMapKeyRef) != has(self.secretKeyRef)",message="must have either secretKeyRef or configMapKeyRef: set exactly one of them",reason=FieldValueInvalid
 type HeaderValueSource struct {
 	// secretKeyRef takes the value from a key of a Secret in this namespace. The Secret must opt in to being read, by
 	// the label webhooks.nexus.io/readable: "true" or the type webhooks.nexus.io/signing-key. A generated signing key is
 	// never sent.
-	// +required
-	SecretKeyRef SecretKeyReference `json:"secretKeyRef"`
+	// +optional
+	SecretKeyRef SecretKeyReference `json:"secretKeyRef,omitzero"`
+
+	// configMapKeyRef takes the value from a key of a ConfigMap in this namespace that opts in to being read, by the
+	// label webhooks.nexus.io/readable: "true".
+	// +optional
+	ConfigMapKeyRef *ConfigMapKeyReference `json:"configMapKeyRef,omitempty"`
 }
 
-// TLS adjusts how https connections are made.
+// TLS adjusts how https connections are made. What it names is picked up when it changes, without a restart; a request
+// that is under way goes on with what it began with.
 type TLS struct {
-	// caBundle names the certificate authorities (PEM) that may vouch for the URL's host, instead of the system's. This
-	// version does not support it yet, and sends nothing while it is set.
+	// caBundle names the certificate authorities (PEM) that may vouch for the URL's host, instead of the system's.
 	// Default: the system's certificate authorities.
 	// +optional
 	CABundle *CABundleSource `json:"caBundle,omitempty"`
 
-	// clientCertificate is shown to the URL's host. This version does not support it yet, and sends nothing while it is
-	// set. Default: none.
+	// clientCertificate is shown to the URL's host where it asks for one. Default: none.
 	// +optional
 	ClientCertificate *ClientCertificateSource `json:"clientCertificate,omitempty"`
 }
@@ -287,7 +292,8 @@ type TLS struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.configMapKeyRef) != has(self.secretKeyRef)",message="must have either configMapKeyRef or secretKeyRef: set exactly one of them",reason=FieldValueInvalid
 type CABundleSource struct {
-	// configMapKeyRef takes the certificates from a key of a ConfigMap in this namespace.
+	// configMapKeyRef takes the certificates from a key of a ConfigMap in this namespace that opts in to being read, by
+	// the label webhooks.nexus.io/readable: "true".
 	// +optional
 	ConfigMapKeyRef *ConfigMapKeyReference `json:"configMapKeyRef,omitempty"`
 
@@ -299,8 +305,9 @@ type CABundleSource struct {
 
 // ClientCertificateSource says where a client certificate comes from.
 type ClientCertificateSource struct {
-	// secretRef names a Secret of type kubernetes.io/tls in this namespace (keys tls.crt and tls.key) that opts in to
-	// being read, by the label webhooks.nexus.io/readable: "true".
+	// secretRef names a Secret in this namespace with the keys tls.crt (the certificate, and those that lead to its
+	// authority) and tls.key, as Secrets of type kubernetes.io/tls have them. It must opt in to being read, by the label
+	// webhooks.nexus.io/readable: "true".
 	// +required
 	SecretRef SecretReference `json:"secretRef"`
 }

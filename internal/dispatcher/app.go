@@ -26,6 +26,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nexus.io/webhooks/internal/dispatcher/access"
+	"nexus.io/webhooks/internal/dispatcher/apidocs"
 	"nexus.io/webhooks/internal/dispatcher/deliveries"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
@@ -34,6 +35,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/reflector"
 	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/dispatcher/subscriptions"
+	"nexus.io/webhooks/internal/dispatcher/trial"
 	"nexus.io/webhooks/internal/dispatcher/watch"
 	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/program"
@@ -214,18 +216,32 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		Config: a.o.Kube, Cache: a.watcher, Catalogue: catalogue, Namespace: a.o.DefaultNamespace,
 		RateLimit: a.o.Defaults.RatePerMinute, Logger: a.log,
 	})
-	return slices.Concat(events, subs, deliveries.New(a.queue, routes{a.watcher}, a.log)), err
+	if err != nil {
+		return nil, err
+	}
+	trials, err := trial.New(trial.Options{
+		Table: a.table, Transport: a.transport, Version: a.o.Version, Catalogue: catalogue,
+		Timeout: a.o.Defaults.Timeout, Namespace: a.o.DefaultNamespace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	docs, err := apidocs.New(a.o.Version)
+	return slices.Concat(events, subs, deliveries.New(a.queue, routes{a.watcher}, a.log), trials, docs), err
+}
+
+// table is the routing table once it is complete, nil before.
+func (a *App) table() *routing.Table {
+	if !a.watcher.Ready() {
+		return nil
+	}
+	return a.watcher.Table()
 }
 
 func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {
 	return intake.New(intake.Options{
 		Publisher: a.queue, Catalogue: catalogue, Registerer: registry, Logger: a.log,
-		Table: func() *routing.Table {
-			if !a.watcher.Ready() {
-				return nil
-			}
-			return a.watcher.Table()
-		},
+		Table:   a.table,
 		Loading: a.watcher.Trouble,
 		Checks:  []intake.Check{{Name: "redis", Check: a.checkRedis}},
 	})

@@ -69,7 +69,12 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		"a network":              {nil, []string{"--egress-allow-networks=10.0.0.0/8,loopback"}, []string{"--egress-allow-networks", "loopback"}},
 		"a network that is never allowed": {map[string]string{"WEBHOOK_EGRESS_ALLOW_NETWORKS": "169.254.0.0/16"}, nil,
 			[]string{"WEBHOOK_EGRESS_ALLOW_NETWORKS", "169.254.0.0/16"}},
-		"an authentication": {nil, []string{"--auth=token"}, []string{"--auth", "none"}},
+		"an authentication":        {nil, []string{"--auth=token"}, []string{"--auth", "none"}},
+		"an audience that is none": {nil, []string{"--auth-audience="}, []string{"--auth-audience", "not empty"}},
+		"answers that count for long": {map[string]string{"WEBHOOK_AUTH_CACHE": "3600"}, nil,
+			[]string{"WEBHOOK_AUTH_CACHE", "3600", "60"}},
+		"a namespace that is none": {nil, []string{"--watch-namespaces=team-a,Team_B"},
+			[]string{"--watch-namespaces", "Team_B", "team-a,team-b"}},
 		"delays that contradict each other": {map[string]string{"WEBHOOK_MAX_DELAY": "4"}, nil,
 			[]string{"WEBHOOK_MAX_DELAY", "WEBHOOK_INITIAL_DELAY", "4s", "5s"}},
 		"several, of each kind": {
@@ -99,6 +104,9 @@ func TestWithoutAuthenticationOnlyLoopbackIsServed(t *testing.T) {
 		_, err := parse(nil, "--listen-address="+address)
 		if (err == nil) != fine || err != nil && !strings.Contains(err.Error(), address) {
 			t.Errorf("%s: %v", address, err)
+		}
+		if _, err := parse(nil, "--auth=kubernetes", "--listen-address="+address); err != nil {
+			t.Errorf("%s, with authentication: %v", address, err)
 		}
 		if _, err := parse(nil, "--auth-none-on-any-address", "--listen-address="+address); err != nil {
 			t.Errorf("%s, told twice: %v", address, err)

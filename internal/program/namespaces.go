@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Namespaces reads names of namespaces by commas: sorted, each once, none for an empty text. The error names the one that
-// is none.
+// Namespaces reads names of namespaces by commas: sorted, each once, none for an empty text. The error names the one
+// that is none.
 func Namespaces(text string) ([]string, error) {
 	var names []string
 	for name := range strings.SplitSeq(text, ",") {

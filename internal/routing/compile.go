@@ -19,9 +19,16 @@ import (
 // SecretGetter finds a Secret that has opted in to being read, nil if there is none of that name.
 type SecretGetter func(namespace, name string) *corev1.Secret
 
+// ConfigMapGetter finds a ConfigMap that has opted in to being read, nil if there is none of that name.
+type ConfigMapGetter func(namespace, name string) *corev1.ConfigMap
+
 // Sources are what Compile looks at beside a subscription. Secret is required.
 type Sources struct {
 	Secret SecretGetter
+	// ConfigMap finds none if it is nil.
+	ConfigMap ConfigMapGetter
+	// SharedTLS finds a TLS of that ID which was made before, nil if there is none, so that it need not be made again.
+	SharedTLS func(id string) *TLS
 	// Now decides which keys are still valid.
 	Now time.Time
 }
@@ -117,6 +124,9 @@ func compileSecrets(r *Route, sub *v1alpha1.WebhookSubscription, from Sources) {
 			problem = p
 		}
 	}
+	if p := compileTLS(r, sub, from); problem == nil {
+		problem = p
+	}
 	if problem != nil {
 		r.Hold, r.HoldDetail = problem.reason, problem.detail
 	}
@@ -130,18 +140,29 @@ func compileHeader(sub *v1alpha1.WebhookSubscription, h v1alpha1.Header, from So
 		}
 		return header, nil
 	}
+	if ref := h.ValueFrom.ConfigMapKeyRef; ref != nil {
+		value, problem := lookUpConfigMap(sub, *ref, from)
+		if problem == nil && !ValidHeaderValue(value) {
+			problem = &hold{v1alpha1.ReasonConfigMapKeyInvalid,
+				fmt.Sprintf("key %q of ConfigMap %q is no value for header %s: %s", ref.Key, ref.Name, h.Name, headerRule)}
+		}
+		return Header{Name: h.Name, Value: string(value)}, problem
+	}
 	ref := h.ValueFrom.SecretKeyRef
 	value, problem := lookUp(sub, ref, v1alpha1.SecretInHeader, from)
-	if problem != nil {
-		return Header{}, problem
+	if problem == nil && !ValidHeaderValue(value) {
+		problem = &hold{v1alpha1.ReasonSecretKeyInvalid,
+			fmt.Sprintf("key %q of Secret %q is no value for header %s: %s", ref.Key, ref.Name, h.Name, headerRule)}
 	}
-	if len(value) > v1alpha1.MaxHeaderValueLength || !httpguts.ValidHeaderFieldValue(string(value)) {
-		return Header{}, &hold{v1alpha1.ReasonSecretKeyInvalid,
-			fmt.Sprintf("key %q of Secret %q is no value for header %s: it must be one line of at most %d bytes without "+
-				"control characters; a newline at its end is one too many", ref.Key, ref.Name, h.Name,
-				v1alpha1.MaxHeaderValueLength)}
-	}
-	return Header{Name: h.Name, Value: string(value), Secret: true}, nil
+	return Header{Name: h.Name, Value: string(value), Secret: true}, problem
+}
+
+var headerRule = fmt.Sprintf("it must be one line of at most %d bytes without control characters; a newline at its "+
+	"end is one too many", v1alpha1.MaxHeaderValueLength)
+
+// ValidHeaderValue tells whether a value can be that of a header.
+func ValidHeaderValue(value []byte) bool {
+	return len(value) <= v1alpha1.MaxHeaderValueLength && httpguts.ValidHeaderFieldValue(string(value))
 }
 
 // lookUp reads a key of a Secret that the subscription may use in this way.
@@ -163,15 +184,31 @@ func lookUp(
 	return s.Data[ref.Key], nil
 }
 
-// SecretNames lists the Secrets on which the route of a subscription depends, each once.
-func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
+// SourceNames lists the names of the Secrets and ConfigMaps on which the route of a subscription depends, each once.
+func SourceNames(sub *v1alpha1.WebhookSubscription) []string {
 	names := []string{sub.SigningKey().Name}
 	if !sub.GeneratesSigningKey() {
 		names = append(names, v1alpha1.SeenSecretName(sub.Name), v1alpha1.GeneratedSecretName(sub.Name))
 	}
+	named := func(secret *v1alpha1.SecretKeyReference, configMap *v1alpha1.ConfigMapKeyReference) {
+		switch {
+		case configMap != nil:
+			names = append(names, configMap.Name)
+		case secret != nil:
+			names = append(names, secret.Name)
+		}
+	}
 	for _, h := range sub.Spec.Headers {
 		if h.ValueFrom != nil {
-			names = append(names, h.ValueFrom.SecretKeyRef.Name)
+			named(&h.ValueFrom.SecretKeyRef, h.ValueFrom.ConfigMapKeyRef)
+		}
+	}
+	if tls := sub.Spec.TLS; tls != nil {
+		if tls.CABundle != nil {
+			named(tls.CABundle.SecretKeyRef, tls.CABundle.ConfigMapKeyRef)
+		}
+		if tls.ClientCertificate != nil {
+			names = append(names, tls.ClientCertificate.SecretRef.Name)
 		}
 	}
 	slices.Sort(names)

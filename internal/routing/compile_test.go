@@ -223,12 +223,6 @@ func TestCompileHoldsWhatTheSpecForbidsToSend(t *testing.T) {
 		change       func(*v1alpha1.WebhookSubscriptionSpec)
 		hold, detail string // detail is a part
 	}{
-		"a CA bundle": {func(s *v1alpha1.WebhookSubscriptionSpec) {
-			s.TLS = &v1alpha1.TLS{CABundle: &v1alpha1.CABundleSource{}}
-		}, v1alpha1.ReasonNotSupported, "remove spec.tls.caBundle"},
-		"a client certificate": {func(s *v1alpha1.WebhookSubscriptionSpec) {
-			s.TLS = &v1alpha1.TLS{ClientCertificate: &v1alpha1.ClientCertificateSource{}}
-		}, v1alpha1.ReasonNotSupported, "remove spec.tls.clientCertificate"},
 		"a tls that asks for nothing": {func(s *v1alpha1.WebhookSubscriptionSpec) { s.TLS = &v1alpha1.TLS{} }, "", ""},
 		"rotation": {func(s *v1alpha1.WebhookSubscriptionSpec) {
 			s.Signing = &v1alpha1.Signing{Rotation: &v1alpha1.KeyRotation{IntervalSeconds: 3600}}
@@ -272,18 +266,18 @@ func TestPrintedRouteShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestSecretNamesListsEachReferenceOnce(t *testing.T) {
+func TestSourceNamesListsEachReferenceOnce(t *testing.T) {
 	sub := subscription(func(s *v1alpha1.WebhookSubscription) {
 		for i, name := range []string{"b", "a", "b"} {
 			s.Spec.Headers = append(s.Spec.Headers, v1alpha1.Header{Name: fmt.Sprintf("X-%d", i),
 				ValueFrom: &v1alpha1.HeaderValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: name, Key: "k"}}})
 		}
 	})
-	if diff := cmp.Diff([]string{"a", "b", "ci-signing"}, SecretNames(sub)); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "ci-signing"}, SourceNames(sub)); diff != "" {
 		t.Error(diff)
 	}
 	sub.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "own"}}
-	if diff := cmp.Diff([]string{"a", "b", "ci-signing", "ci-signing-seen", "own"}, SecretNames(sub)); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "ci-signing", "ci-signing-seen", "own"}, SourceNames(sub)); diff != "" {
 		t.Error(diff)
 	}
 }

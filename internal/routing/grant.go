@@ -66,8 +66,8 @@ func (a Allowed) Allows(value string) bool {
 	return found
 }
 
-// Refuses says which annotation keeps an event from a route, "" where the grant lets it pass. Without a grant everything
-// does: nobody asked for one.
+// Refuses says which annotation keeps an event from a route, "" where the grant lets it pass. Without a grant
+// everything does: nobody asked for one.
 func (g *Grant) Refuses(a event.Attributes) (annotation string) {
 	switch {
 	case g == nil:
@@ -81,8 +81,8 @@ func (g *Grant) Refuses(a event.Attributes) (annotation string) {
 	}
 }
 
-// Restrict gives a route that is not in a table yet only the events that its Namespace grants. Where that leaves none of
-// those that it asks for, it says so in Hold, and what waits from before waits on. A nil grant restricts nothing.
+// Restrict gives a route that is not in a table yet only the events that its Namespace grants. Where that leaves none
+// of those that it asks for, it says so in Hold, and what waits from before waits on. A nil grant restricts nothing.
 func (r *Route) Restrict(g *Grant) {
 	r.Grant = g
 	if detail := r.ungranted(); detail != "" {
@@ -119,8 +119,8 @@ func notGranted(namespace, attribute, value, annotation string) string {
 		value, annotation, namespace)
 }
 
-// maxExpanded bounds the pairs of project and team under which a route is found. Where there are more, it is found under
-// any, and what its Namespace grants is looked at then.
+// maxExpanded bounds the pairs of project and team under which a route is found. Where there are more, it is found
+// under any, and what its Namespace grants is looked at then.
 const maxExpanded = 256
 
 var anything = []string{""}

@@ -67,9 +67,9 @@ func previousKey(sub *v1alpha1.WebhookSubscription, current []byte, from Sources
 	return previous, until
 }
 
-// keptKeys is the Secret in which the manager keeps the keys of a subscription, nil if there is none: the generated one,
-// or for a key that the spec names the one with the keys that were seen. Until that is there a subscription which has
-// just come to name a key has the generated one still.
+// keptKeys is the Secret in which the manager keeps the keys of a subscription, nil if there is none: the generated
+// one, or for a key that the spec names the one with the keys that were seen. Until that is there a subscription which
+// has just come to name a key has the generated one still.
 func keptKeys(sub *v1alpha1.WebhookSubscription, from Sources) *corev1.Secret {
 	if !sub.GeneratesSigningKey() {
 		if seen := ownSecret(sub, v1alpha1.SeenSecretName(sub.Name), from); seen != nil {

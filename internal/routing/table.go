@@ -103,8 +103,8 @@ func (t *Table) count(r *Route, n int) {
 }
 
 // Match finds the active routes that want an event of this type with these attributes, each once, in no particular
-// order. At most 3 patterns × 8 shapes of a filter are looked up; each entry found there is a match, but for routes whose
-// Namespace grants more than maxExpanded things.
+// order. At most 3 patterns × 8 shapes of a filter are looked up; each entry found there is a match, but for routes
+// whose Namespace grants more than maxExpanded things.
 func (t *Table) Match(eventType string, a event.Attributes) []*Route {
 	var found []*Route
 	for _, pattern := range patternsOf(eventType) {
@@ -177,7 +177,8 @@ type usage struct {
 	entries [shapes]int
 }
 
-// entry is one thing that an active route asks for: a route has one per pattern, severity, and what its Namespace grants.
+// entry is one thing that an active route asks for: a route has one per pattern, severity, and thing that its Namespace
+// grants.
 type entry struct {
 	sum   uint64 // hash of the key: the order of the index, cheap to compare
 	route *Route

@@ -35,7 +35,8 @@ func (c *Cluster) Token(ctx context.Context, t testing.TB, namespace, account st
 		t.Fatalf("connect: %v", err)
 	}
 	accounts := client.CoreV1().ServiceAccounts(namespace)
-	_, err = accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}
+	_, err = accounts.Create(ctx, object, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatalf("create ServiceAccount %s: %v", account, err)
 	}

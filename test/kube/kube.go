@@ -74,6 +74,9 @@ func Start() (*Cluster, error) {
 	return &Cluster{Config: config, environment: environment}, nil
 }
 
+// Assets is the directory that holds kube-apiserver, etcd and kubectl.
+func (*Cluster) Assets() string { return os.Getenv(assetsVariable) }
+
 // Stop ends the API server and its etcd.
 func (c *Cluster) Stop() error {
 	if err := c.environment.Stop(); err != nil {

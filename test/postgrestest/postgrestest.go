@@ -25,7 +25,7 @@ import (
 // without waiting: it keeps its data when it crashes, but not when the machine does.
 type Server struct {
 	Address string // host:port
-	dir     string
+	Dir     string // its data
 	args    []string
 	cmd     *exec.Cmd
 	waited  chan struct{}
@@ -45,16 +45,16 @@ func Start(settings ...string) (*Server, error) {
 	}
 	// Not testing's TempDir: PostgreSQL's own user could not enter it.
 	s := &Server{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-	if s.dir, err = os.MkdirTemp("", "postgrestest"); err != nil {
+	if s.Dir, err = os.MkdirTemp("", "postgrestest"); err != nil {
 		return nil, fmt.Errorf("make a directory for PostgreSQL: %w", err)
 	}
-	s.args = []string{"-D", s.dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", ""}
+	s.args = []string{"-D", s.Dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", ""}
 	for _, setting := range append([]string{
 		"fsync=off", "full_page_writes=off", "log_min_messages=panic",
 	}, settings...) {
 		s.args = append(s.args, "-c", setting)
 	}
-	err = s.initialize()
+	err = s.initialise()
 	if err == nil {
 		err = s.Restart()
 	}
@@ -65,18 +65,18 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) initialize() error {
+func (s *Server) initialise() error {
 	if owner := servant(); owner != nil {
-		if err := os.Chown(s.dir, int(owner.Uid), int(owner.Gid)); err != nil {
+		if err := os.Chown(s.Dir, int(owner.Uid), int(owner.Gid)); err != nil {
 			return fmt.Errorf("give the directory for PostgreSQL to its user: %w", err)
 		}
 	}
-	cmd, err := command("initdb", "-D", s.dir, "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd, err := command("initdb", "-D", s.Dir, "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	if err != nil {
 		return err
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb in %s: %w\n%s", s.dir, err, out)
+		return fmt.Errorf("initdb in %s: %w\n%s", s.Dir, err, out)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (s *Server) waitReady() error {
 		case <-ctx.Done():
 			return fmt.Errorf("postgres at %s did not answer within %s: %w", s.Address, startTimeout, err)
 		case <-s.waited:
-			return errors.New("postgres ended at once; what it says is above, and its data in " + s.dir)
+			return errors.New("postgres ended at once; what it says is above, and its data in " + s.Dir)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -158,7 +158,7 @@ func (s *Server) Kill() { s.end(syscall.SIGQUIT) }
 // Close kills it and removes its data.
 func (s *Server) Close() {
 	s.Kill()
-	_ = os.RemoveAll(s.dir)
+	_ = os.RemoveAll(s.Dir)
 }
 
 func (s *Server) end(signal syscall.Signal) {

@@ -106,8 +106,8 @@ func sumOf(token string) tokenSum {
 
 func (s tokenSum) flight() string { return string(s[:]) }
 
-// Authenticate tells who sent a request: 401 where the token is none or not good, 429 where too many unknown tokens came,
-// 503 where the Kubernetes API is away and does not know the caller from before.
+// Authenticate tells who sent a request: 401 where the token is none or not good, 429 where too many unknown tokens
+// came, 503 where the Kubernetes API is away and the caller is not known from before.
 func (a *Authenticator) Authenticate(r *http.Request) (rest.Caller, *rest.Problem) {
 	token, problem := bearer(r.Header)
 	if problem != nil {

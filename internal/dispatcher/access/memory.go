@@ -41,8 +41,8 @@ type key interface {
 	flight() string
 }
 
-// review asks the Kubernetes API. The answer is a value that holds until ends, errRefused, or an error that wraps errAway
-// or errBusy.
+// review asks the Kubernetes API. The answer is a value that holds until ends, errRefused, or an error that wraps
+// errAway or errBusy.
 type review[V any] func(ctx context.Context) (value V, ends time.Time, err error)
 
 // memory remembers what reviews said. Yes and no have room of their own, so that no flood of strangers drives out those
@@ -112,8 +112,22 @@ func (m *memory[K, V]) renew(k K, ask review[V]) {
 	m.flights.DoChan(k.flight(), func() (any, error) { return m.review(k, ask) })
 }
 
-// ask waits for a review, which all who ask the same at the same time share. While the Kubernetes API is away, an earlier
-// yes counts on.
+// recallOld is the last answer, as long as it counts while the Kubernetes API is away, or else err.
+func (m *memory[K, V]) recallOld(k K, err error) (V, error) {
+	var none V
+	now := m.now()
+	if e := m.yes.get(k, now); e != nil && now.Before(e.ends) && now.Sub(e.reviewed) < m.outage {
+		m.stale()
+		return e.value, nil
+	}
+	if e := m.no.get(k, now); e != nil && now.Sub(e.reviewed) < m.outage {
+		return none, errRefused
+	}
+	return none, err
+}
+
+// ask waits for a review, which all who ask the same at the same time share. While the Kubernetes API is away, an
+// earlier answer counts on.
 func (m *memory[K, V]) ask(ctx context.Context, k K, ask review[V]) (V, error) {
 	var none V
 	select {
@@ -124,12 +138,7 @@ func (m *memory[K, V]) ask(ctx context.Context, k K, ask review[V]) (V, error) {
 		if !errors.Is(found.Err, errAway) {
 			return value, found.Err
 		}
-		now := m.now()
-		if e := m.yes.get(k, now); e != nil && now.Before(e.ends) && now.Sub(e.reviewed) < m.outage {
-			m.stale()
-			return e.value, nil
-		}
-		return none, found.Err
+		return m.recallOld(k, found.Err)
 	}
 }
 

@@ -24,8 +24,8 @@ const (
 	maxAddresses = 4096
 )
 
-// strangers bounds the reviews of tokens that are not known. Who keeps showing tokens that are no good uses up their own
-// address's share before they use up everybody's.
+// strangers bounds the reviews of tokens that are not known. Who keeps showing tokens that are no good uses up their
+// own address's share before they use up everybody's.
 type strangers struct {
 	now       func() time.Time
 	all       *rate.Limiter

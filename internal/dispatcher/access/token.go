@@ -55,8 +55,8 @@ var tokenCharacters = func() (is [256]bool) {
 	return is
 }()
 
-// expiry is the end that a token claims for itself. It is not checked here, the review did; it only shortens how long the
-// review's answer counts. A token that claims none has none.
+// expiry is the end that a token claims for itself. It is not checked here, the review did; it only shortens how long
+// the review's answer counts. A token that claims none has none.
 func expiry(token string) time.Time {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -17,6 +17,9 @@ import (
 // maxError bounds an error text, in bytes.
 const maxError = 256
 
+// Describe says in words for the owner of the subscription what went wrong, "" for a success. It shows no secret.
+func Describe(e Exchange) string { return describe(e, Classify(e).Reason) }
+
 // describe says in words for the owner of the subscription what went wrong, "" for a success. Text of an error is
 // taken only from before the request was sent: what an endpoint answers may repeat the request, its URL and its
 // secret headers with it.

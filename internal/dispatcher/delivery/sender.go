@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"nexus.io/webhooks/internal/dispatcher/egress"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/routing"
 	"nexus.io/webhooks/internal/signing"
@@ -37,8 +38,13 @@ type Sender struct {
 	userAgent string
 }
 
+// identified is a transport that can make its https connections as a route asks.
+type identified interface {
+	As(identity egress.Identity) http.RoundTripper
+}
+
 // NewSender returns a Sender that sends by transport and calls itself Nexus-Webhook/version. The transport must not
-// follow redirects.
+// follow redirects. What a route's TLS asks for takes an egress.Transport: no other sends for such a route.
 func NewSender(transport http.RoundTripper, version string) *Sender {
 	return &Sender{transport: transport, userAgent: "Nexus-Webhook/" + version}
 }
@@ -60,11 +66,15 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 	clock := &sendClock{started: started}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop, GotConn: clock.connected})
 	req, err := s.request(ctx, route, lease)
+	transport := s.transport
+	if err == nil && route.TLS != nil {
+		transport, err = s.transportAs(route.TLS)
+	}
 	if err != nil {
 		e.Err = err
 	} else {
 		e.Header = req.Header
-		s.exchange(req, &e)
+		exchange(transport, req, &e)
 	}
 	if c := clock.connection.Load(); c != nil {
 		e.Reused, e.RemoteAddress = c.reused, c.remote
@@ -75,8 +85,17 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 	return e
 }
 
-func (s *Sender) exchange(req *http.Request, e *Exchange) {
-	res, err := s.transport.RoundTrip(req)
+// transportAs makes connections by the authorities and the certificate of a route.
+func (s *Sender) transportAs(asked *routing.TLS) (http.RoundTripper, error) {
+	transport, ok := s.transport.(identified)
+	if !ok {
+		return nil, &RequestError{Part: "tls"}
+	}
+	return transport.As(egress.Identity{ID: asked.ID, RootCAs: asked.RootCAs, Certificate: asked.Certificate}), nil
+}
+
+func exchange(transport http.RoundTripper, req *http.Request, e *Exchange) {
+	res, err := transport.RoundTrip(req)
 	if err != nil {
 		e.Err = err
 		return

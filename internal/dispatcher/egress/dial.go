@@ -48,8 +48,17 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 // handshaker opens TLS connections. It does so in place of http.Transport because that gives a handshake's failure no
 // type by which to recognise it.
 type handshaker struct {
-	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	dial   dialFunc
 	config *tls.Config
+	// certificate is shown to every peer that asks, whatever authorities it names: it judges by more than their names,
+	// and says what it thinks. Empty: none.
+	certificate tls.Certificate
+}
+
+// secured is a connection with TLS.
+type secured struct {
+	*tls.Conn
+	asked bool // the peer asked for a certificate
 }
 
 func (h *handshaker) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
@@ -63,7 +72,12 @@ func (h *handshaker) dialTLS(ctx context.Context, network, address string) (net.
 	}
 	config := h.config.Clone()
 	config.ServerName = host
-	conn := tls.Client(raw, config)
+	conn := &secured{}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		conn.asked = true
+		return &h.certificate, nil
+	}
+	conn.Conn = tls.Client(raw, config)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -108,16 +122,25 @@ func (h *handOver) drop(address string) {
 // or returns a function that dials only where nothing was handed over.
 func (h *handOver) or(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if conn := h.take(address); conn != nil {
-			return conn, nil
+		conn, err := h.take(address), error(nil)
+		if conn == nil {
+			conn, err = dial(ctx, network, address)
 		}
-		return dial(ctx, network, address)
+		if s, ok := conn.(*secured); ok {
+			return s.Conn, err // by this type http.Transport knows what was negotiated
+		}
+		return conn, err
 	}
 }
 
 func speaksHTTP2(conn net.Conn) bool {
-	encrypted, ok := conn.(*tls.Conn)
+	encrypted, ok := conn.(*secured)
 	return ok && encrypted.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+func askedForCertificate(conn net.Conn) bool {
+	encrypted, ok := conn.(*secured)
+	return ok && encrypted.asked
 }
 
 // closeAfter closes conn, which is of no use after err, and returns err.

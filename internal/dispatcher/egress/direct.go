@@ -15,6 +15,7 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -58,7 +59,7 @@ func (d *direct) connection(ctx context.Context, p *peer) (*conn, error) {
 		return nil, err
 	}
 	if speaksHTTP2(socket) {
-		d.peers.learnHTTP2(p)
+		d.peers.learnHTTP2(p, askedForCertificate(socket))
 		d.handOver.put(p.address, socket)
 		return nil, nil
 	}
@@ -128,14 +129,16 @@ type conn struct {
 	peer    *peer
 	peers   *peers
 	reader  *bufio.Reader
-	allowed int         // bytes that may still be read
-	reused  bool        // served an exchange before
-	since   time.Time   // idle since
-	release func() bool // ends the watch over the request's context, false if that ended it already
+	allowed int             // bytes that may still be read
+	reused  bool            // served an exchange before
+	raw     syscall.RawConn // nil where there is none
+	quiet   bool            // when it was looked at last, nothing could be read
+	since   time.Time       // idle since
+	release func() bool     // ends the watch over the request's context, false if that ended it already
 }
 
 func newConn(socket net.Conn, p *peer, all *peers) *conn {
-	c := &conn{Conn: socket, peer: p, peers: all}
+	c := &conn{Conn: socket, peer: p, peers: all, raw: rawConn(socket)}
 	c.reader = bufio.NewReaderSize((*bounded)(c), 4<<10)
 	return c
 }

@@ -226,7 +226,7 @@ func TestALargeBodyIsAnsweredBeforeItIsRead(t *testing.T) {
 }
 
 func TestKeptConnectionsAreBounded(t *testing.T) {
-	ps := newPeers("80", 2)
+	ps := newPeers("80", newAllowance(2))
 	p, _ := ps.find("endpoint.test")
 	var theirs []net.Conn
 	for range 3 {
@@ -270,7 +270,7 @@ func TestASweepClosesWhatIsOldOrDead(t *testing.T) {
 	}
 	e.CloseClientConnections()
 	<-closed
-	if idle, peers := sweep(0); idle != 0 || peers != 1 {
+	if idle, peers := sweep(sweepEvery); idle != 0 || peers != 1 {
 		t.Errorf("dead: %d connections of %d peers, want 0 and 1", idle, peers)
 	}
 	request()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,7 +20,7 @@ const sweepEvery = 15 * time.Second
 // peers keeps what is known of endpoints, and the connections to them that no request uses just now.
 type peers struct {
 	defaultPort string
-	mostIdle    int // connections, per endpoint and in all
+	kept        *allowance // may be shared with other peers
 
 	mu       sync.Mutex
 	byHost   map[string]*peer // by host and port as the URL has them
@@ -29,16 +30,36 @@ type peers struct {
 
 // peer is the host and port of an endpoint.
 type peer struct {
-	address string // to dial, empty if the direct way is not for it
-	host    string // for the Host header
-	http2   bool   // chose it when it was asked last
+	address string      // to dial, empty if the direct way is not for it
+	host    string      // for the Host header
+	http2   bool        // chose it when it was asked last
+	asks    atomic.Bool // for a certificate, and speaks HTTP/2
 	idle    []*conn
 	used    time.Time
 }
 
-func newPeers(defaultPort string, mostIdle int) *peers {
-	return &peers{defaultPort: defaultPort, mostIdle: mostIdle, byHost: make(map[string]*peer)}
+func newPeers(defaultPort string, kept *allowance) *peers {
+	return &peers{defaultPort: defaultPort, kept: kept, byHost: make(map[string]*peer)}
 }
+
+// allowance bounds the connections that are kept.
+type allowance struct {
+	most int64
+	used atomic.Int64
+}
+
+func newAllowance(most int) *allowance { return &allowance{most: int64(most)} }
+
+// take tells whether one more may be kept, and counts it if so.
+func (a *allowance) take() bool {
+	if a.used.Add(1) <= a.most {
+		return true
+	}
+	a.used.Add(-1)
+	return false
+}
+
+func (a *allowance) give(n int) { a.used.Add(-int64(n)) }
 
 // find returns the peer, and whether the direct way is open to it.
 func (ps *peers) find(host string) (*peer, bool) {
@@ -68,10 +89,11 @@ func newPeer(host, defaultPort string) *peer {
 }
 
 // learnHTTP2 closes the direct way to the peer, until it is forgotten.
-func (ps *peers) learnHTTP2(p *peer) {
+func (ps *peers) learnHTTP2(p *peer, asks bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	p.http2 = true
+	p.asks.Store(asks)
 }
 
 // take returns the connection that was kept last, nil if there is none.
@@ -86,6 +108,7 @@ func (ps *peers) take(p *peer) *conn {
 	p.idle[last] = nil
 	p.idle = p.idle[:last]
 	ps.idle--
+	ps.kept.give(1)
 	return c
 }
 
@@ -93,7 +116,7 @@ func (ps *peers) take(p *peer) *conn {
 func (ps *peers) keep(c *conn) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.idle >= ps.mostIdle {
+	if !ps.kept.take() {
 		c.discard()
 		return
 	}
@@ -120,19 +143,22 @@ func (ps *peers) sweepLater() {
 	})
 }
 
-// sweep closes the connections that nobody used for idleTimeout or that the other side closed, and forgets the peers
-// that nobody used as long. What was learned of one is learned anew after that.
+// sweep closes the connections that nobody used for idleTimeout, or for sweepEvery and that the other side closed
+// meanwhile, and forgets the peers that nobody used for idleTimeout. What was learned of one is learned anew after
+// that.
 func (ps *peers) sweep(now time.Time) {
 	for host, p := range ps.byHost {
 		kept := p.idle[:0]
 		for _, c := range p.idle {
-			if now.Sub(c.since) < idleTimeout && c.alive() {
+			idle := now.Sub(c.since)
+			if idle < sweepEvery || idle < idleTimeout && c.alive() {
 				kept = append(kept, c)
 				continue
 			}
 			c.discard()
 		}
 		ps.idle -= len(p.idle) - len(kept)
+		ps.kept.give(len(p.idle) - len(kept))
 		clear(p.idle[len(kept):])
 		p.idle = kept
 		if len(kept) == 0 && now.Sub(p.used) >= idleTimeout {
@@ -151,33 +177,38 @@ func (ps *peers) closeIdle() {
 		}
 		p.idle = nil
 	}
+	ps.kept.give(ps.idle)
 	ps.idle = 0
 }
 
 // alive tells whether a kept connection can still be used: the other side neither closed it nor sent what nobody asked
 // for.
 func (c *conn) alive() bool {
-	socket, ok := c.socket().(syscall.Conn)
-	if !ok {
+	if c.raw == nil || c.reader.Buffered() > 0 {
 		return false
+	}
+	return c.raw.Control(c.peek) == nil && c.quiet
+}
+
+// peek notes whether nothing can be read, not even an end.
+func (c *conn) peek(fd uintptr) {
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	c.quiet = err == syscall.EAGAIN
+}
+
+// rawConn is the socket below a connection, TLS or not; nil where there is none.
+func rawConn(conn net.Conn) syscall.RawConn {
+	if layered, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = layered.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
-	nothing := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		nothing = err == syscall.EAGAIN //nolint:errorlint // an errno as it came from the system
-	})
-	return err == nil && nothing && c.reader.Buffered() == 0
-}
-
-// socket is the connection below TLS.
-func (c *conn) socket() net.Conn {
-	if layered, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-		return layered.NetConn()
-	}
-	return c.Conn
+	return raw
 }

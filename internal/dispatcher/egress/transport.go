@@ -17,6 +17,8 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,10 +52,11 @@ type Options struct {
 // nothing that could follow a redirect. It uses no proxy, keeps no cookies, asks for no compression, and bounds only
 // the time to connect: the time for the rest is the request's context.
 //
-// Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and whatever is unusual go by http.Transport.
+// Small requests over HTTP/1.1 take the direct way; HTTP/2, large requests and unusual hosts go by http.Transport.
 type Transport struct {
 	// The guard of plain http is the stricter one, so a connection of one scheme must never serve the other.
-	secure, plain way
+	secure, plain *way
+	identities    identities
 }
 
 // way leads to the endpoints of one scheme.
@@ -65,29 +68,47 @@ type way struct {
 // NewTransport returns a Transport with its own pool of connections.
 func NewTransport(o Options) *Transport {
 	o.MaxIdleConns = max(o.MaxIdleConns, 1)
-	plain, secure := baseTransport(o, false), baseTransport(o, true)
-	handshakes := &handshaker{
-		dial: secure.DialContext,
-		config: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			RootCAs:            o.RootCAs,
-			NextProtos:         []string{"h2", "http/1.1"},
-			ClientSessionCache: tls.NewLRUClientSessionCache(resumableSessions),
-		},
-	}
-	handed := newHandOver()
-	secure.DialTLSContext = handed.or(handshakes.dialTLS)
-	secure.ForceAttemptHTTP2 = true
+	plain, kept := baseTransport(o, false), newAllowance(o.MaxIdleConns)
 	return &Transport{
-		plain: way{
-			direct:  direct{peers: newPeers("80", o.MaxIdleConns), dial: plain.DialContext},
+		plain: &way{
+			direct:  direct{peers: newPeers("80", newAllowance(o.MaxIdleConns)), dial: plain.DialContext},
 			general: plain,
 		},
-		secure: way{
-			direct:  direct{peers: newPeers("443", o.MaxIdleConns), dial: handshakes.dialTLS, handOver: handed},
-			general: secure,
+		secure: newSecureWay(o, Identity{}, kept),
+		identities: identities{
+			lead: func(i Identity) *way { return newSecureWay(o, i, kept) },
+			byID: map[string]*identified{},
 		},
 	}
+}
+
+// newSecureWay makes https connections by an identity; the ones that are kept count against the allowance.
+func newSecureWay(o Options, identity Identity, kept *allowance) *way {
+	general := baseTransport(o, true)
+	handshakes := &handshaker{dial: general.DialContext, config: tlsConfig(o, identity)}
+	if identity.Certificate != nil {
+		handshakes.certificate = *identity.Certificate
+	}
+	handed := newHandOver()
+	general.DialTLSContext = handed.or(handshakes.dialTLS)
+	general.ForceAttemptHTTP2 = true
+	return &way{
+		direct:  direct{peers: newPeers("443", kept), dial: handshakes.dialTLS, handOver: handed},
+		general: general,
+	}
+}
+
+func tlsConfig(o Options, identity Identity) *tls.Config {
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		RootCAs:            o.RootCAs,
+		NextProtos:         []string{"h2", "http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(resumableSessions),
+	}
+	if identity.RootCAs != nil {
+		config.RootCAs = identity.RootCAs
+	}
+	return config
 }
 
 func baseTransport(o Options, encrypted bool) *http.Transport {
@@ -109,20 +130,25 @@ func baseTransport(o Options, encrypted bool) *http.Transport {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.roundTrip(req, t.secure)
+}
+
+func (t *Transport) roundTrip(req *http.Request, secure *way) (*http.Response, error) {
 	switch req.URL.Scheme {
 	case "http":
 		return t.plain.roundTrip(req)
 	case "https":
-		return t.secure.roundTrip(req)
+		res, err := secure.roundTrip(req)
+		return res, asHandshakeError(err)
 	default:
-		return t.secure.general.RoundTrip(req) // which says that it knows no such scheme
+		return secure.general.RoundTrip(req) // which says that it knows no such scheme
 	}
 }
 
 func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 	p, open := w.direct.peers.find(req.URL.Host)
 	if !open || !suits(req) {
-		return w.general.RoundTrip(req)
+		return w.generally(req, p)
 	}
 	c, err := w.direct.connection(req.Context(), p)
 	switch {
@@ -131,16 +157,36 @@ func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	case c == nil:
 		defer w.direct.handOver.drop(p.address) // in case another connection was there meanwhile
-		return w.general.RoundTrip(req)
+		return w.generally(req, p)
 	default:
 		return c.roundTrip(req)
 	}
 }
 
+// generally sends by the http.Transport, and says so where the peer seems not to like our certificate.
+func (w *way) generally(req *http.Request, p *peer) (*http.Response, error) {
+	if !p.asks.Load() {
+		return w.general.RoundTrip(req)
+	}
+	var fresh atomic.Bool
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { fresh.Store(!info.Reused) },
+	})
+	res, err := w.general.RoundTrip(req.WithContext(ctx))
+	if fresh.Load() {
+		err = asRefusal(req, err)
+	}
+	return res, err
+}
+
 // CloseIdleConnections closes the connections that no request uses just now.
 func (t *Transport) CloseIdleConnections() {
-	for _, w := range []*way{&t.secure, &t.plain} {
-		w.direct.peers.closeIdle()
-		w.general.CloseIdleConnections()
-	}
+	t.secure.closeIdle()
+	t.plain.closeIdle()
+	t.identities.closeIdle()
+}
+
+func (w *way) closeIdle() {
+	w.direct.peers.closeIdle()
+	w.general.CloseIdleConnections()
 }

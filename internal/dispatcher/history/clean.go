@@ -53,9 +53,9 @@ func (r *Record) checkIdentifiers() error {
 // storable: from 1970 to 9999, which every store and RFC 3339 can tell.
 func storable(t time.Time) bool { return t.Unix() > 0 && t.Year() <= 9999 }
 
-// Clean returns r as it is kept: texts cut to their bounds, and valid UTF-8 without NUL; the answers' beginnings as they
-// came; times in UTC to the microsecond; attempts by number, each once. It leaves what r points to alone, and cleaning
-// twice is cleaning once.
+// Clean returns r as it is kept: texts cut to their bounds, and valid UTF-8 without NUL; the answers' beginnings as
+// they came; times in UTC to the microsecond; attempts by number, each once. It leaves what r points to alone, and
+// cleaning twice is cleaning once.
 func Clean(r Record) Record {
 	r.Reason, r.Error = text(r.Reason, MaxText), text(r.Error, MaxText)
 	r.RequestURL = text(r.RequestURL, MaxURL)

@@ -4,6 +4,7 @@
 package intake
 
 import (
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -51,7 +52,6 @@ type question struct {
 	namespace    string // "": all
 	limit        int
 	after        spot
-	continued    bool
 }
 
 // explainEvent serves POST /api/v1/events/explain.
@@ -61,7 +61,7 @@ func (h *handler) explainEvent(w http.ResponseWriter, r *rest.Request) int {
 		subscription: params.String("subscription_id"), namespace: params.String("namespace"),
 		limit: params.Int("limit", 1, mostExplained, explainedByDefault),
 	}
-	q.continued = params.Cursor("cursor", &q.after)
+	params.Cursor("cursor", &q.after)
 	if p := params.Problem(); p != nil {
 		return p.Write(w)
 	}
@@ -99,40 +99,47 @@ func (q *question) answer(table *routing.Table, e event.Event, scope *rest.Scope
 	found = explanation{
 		EventType: e.Type, Project: a.Project, Team: a.Team, Severity: a.Severity, Subscriptions: []explained{},
 	}
-	wanted := func(r *routing.Route) bool {
-		return (q.subscription == "" || r.ID == q.subscription) && (q.namespace == "" || r.Namespace == q.namespace) &&
-			scope.Holds(r.Namespace)
-	}
-	add := func(r *routing.Route) (full bool) {
-		if len(found.Subscriptions) == q.limit {
-			end := found.Subscriptions[q.limit-1]
-			last = &spot{Unmatched: !end.Matches, ID: end.SubscriptionID}
-			return true
-		}
-		found.Subscriptions = append(found.Subscriptions, explain(r, e.Type, a))
-		return false
-	}
-	matched := slices.DeleteFunc(table.Match(e.Type, a), func(r *routing.Route) bool { return !wanted(r) })
+	matched := slices.DeleteFunc(table.Match(e.Type, a), func(r *routing.Route) bool { return !q.wants(r, scope) })
 	slices.SortFunc(matched, func(a, b *routing.Route) int { return strings.Compare(a.ID, b.ID) })
 	found.Matched = len(matched)
-	isMatched := make(map[string]bool, len(matched))
-	for _, r := range matched {
-		isMatched[r.ID] = true
-		isNext := !q.continued || (!q.after.Unmatched && r.ID > q.after.ID)
-		if isNext && last == nil && add(r) {
-			return found, last
+	for r := range q.after.rest(table, matched) {
+		if !q.wants(r, scope) {
+			continue
+		}
+		if n := len(found.Subscriptions); n == q.limit {
+			end := found.Subscriptions[n-1]
+			return found, &spot{Unmatched: !end.Matches, ID: end.SubscriptionID}
+		}
+		found.Subscriptions = append(found.Subscriptions, explain(r, e.Type, a))
+	}
+	return found, nil
+}
+
+func (q *question) wants(r *routing.Route, scope *rest.Scope) bool {
+	return (q.subscription == "" || r.ID == q.subscription) && (q.namespace == "" || r.Namespace == q.namespace) &&
+		scope.Holds(r.Namespace)
+}
+
+// rest lists what comes behind a spot: the routes that matched, by ID, then the others, by ID.
+func (s spot) rest(table *routing.Table, matched []*routing.Route) iter.Seq[*routing.Route] {
+	return func(yield func(*routing.Route) bool) {
+		isMatched := make(map[*routing.Route]bool, len(matched))
+		for _, r := range matched {
+			isMatched[r] = true
+			if !s.Unmatched && r.ID > s.ID && !yield(r) {
+				return
+			}
+		}
+		from := ""
+		if s.Unmatched {
+			from = s.ID
+		}
+		for r := range table.After(from) {
+			if !isMatched[r] && !yield(r) {
+				return
+			}
 		}
 	}
-	from := ""
-	if q.after.Unmatched {
-		from = q.after.ID
-	}
-	for r := range table.After(from) {
-		if !isMatched[r.ID] && wanted(r) && add(r) {
-			break
-		}
-	}
-	return found, last
 }
 
 func explain(r *routing.Route, eventType string, a event.Attributes) explained {

@@ -292,8 +292,8 @@ func TestRefusalNamesEachField(t *testing.T) {
 	f := newFixture(t, nil)
 	p := wantProblem(t, f.post("/api/v1/events", `{"type":"build.failed","source":"","data":[]}`), 422)
 	want := []rest.FieldError{
-		{"source", "must have 1 to 256 characters"},
-		{"data", "must be a JSON object"},
+		{Field: "source", Message: "must have 1 to 256 characters"},
+		{Field: "data", Message: "must be a JSON object"},
 	}
 	if diff := cmp.Diff(want, p.Errors); diff != "" {
 		t.Error(diff)

@@ -84,7 +84,8 @@ func (h *handler) publishBatch(w http.ResponseWriter, r *rest.Request) int {
 	return rest.Answer(w, http.StatusAccepted, x.answer)
 }
 
-// publishing is what a publisher must be allowed to do: events lie in no namespace, since they reach subscriptions of all.
+// publishing is what a publisher must be allowed to do: events lie in no namespace, since they reach subscriptions of
+// all.
 var publishing = rest.Action{Verb: "create", Resource: "events"}
 
 // begin does what every publishing request needs first.

@@ -24,7 +24,7 @@ type Caller interface {
 }
 
 // Denied is an action that the caller may not do. Its Reason is shown: a sentence that says what is missing.
-type Denied struct{ Reason string }
+type Denied struct{ Reason string } //nolint:errname // rest.Denied says it all
 
 func (d *Denied) Error() string { return d.Reason }
 

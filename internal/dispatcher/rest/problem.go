@@ -30,7 +30,8 @@ func New(status int, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// Invalid is the problem (422) of what breaks the schema; its detail repeats the mistakes. It is nil where there is none.
+// Invalid is the problem (422) of what breaks the schema; its detail repeats the mistakes. It is nil where there is
+// none.
 func Invalid(mistakes []FieldError) *Problem {
 	if len(mistakes) == 0 {
 		return nil

@@ -140,7 +140,7 @@ func (p *Params) Problem() *Problem {
 		if len(p.known) > 0 {
 			message = "is not a parameter of this call, which takes " + strings.Join(p.known, ", ")
 		}
-		p.mistakes = append(p.mistakes, FieldError{join("", strings.ToValidUTF8(name, "?")), message})
+		p.mistakes = append(p.mistakes, FieldError{Shown(name), message})
 	}
 	p.mistakes = p.mistakes[:min(len(p.mistakes), maxMistakes)]
 	problem := Invalid(p.mistakes)

@@ -56,9 +56,9 @@ func wantErrors(t *testing.T, p *Problem, status int, want ...string) {
 func TestBodiesThatFitAreRead(t *testing.T) {
 	text := `{"name":"ü","active":false,"events":["a","b"],"inner":{"max":7,"deep":[{"key":"k"}]},` +
 		`"since":"2026-01-02T03:04:05+01:00","labels":{"a":"b"},"ratio":1.5,"any":{"x":[1]},"raw":[ 1 ]}`
-	yes, max := false, int32(7)
+	no, most := false, int32(7)
 	var want, got body
-	if err := json.Unmarshal([]byte(text), &want); err != nil || *want.Active != yes || *want.Inner.Max != max {
+	if err := json.Unmarshal([]byte(text), &want); err != nil || *want.Active != no || *want.Inner.Max != most {
 		t.Fatal(err)
 	}
 	if p := Unmarshal([]byte(text), &got); p != nil {
@@ -150,17 +150,33 @@ func TestParameters(t *testing.T) {
 	type place struct {
 		ID string `json:"id"`
 	}
-	query := "name=a%20b&limit=7&active=True&since=2026-01-02T03:04:05Z&kind=two&cursor=" + Cursor(place{"x"})
-	p := Query(httptest.NewRequest("GET", "/x?"+query, nil))
-	var from place
-	if p.String("name") != "a b" || p.Int("limit", 1, 10, 5) != 7 || !p.Bool("active", false) || !p.Time("since").Equal(at) ||
-		p.Enum("kind", "one", "two") != "two" || !p.Cursor("cursor", &from) || from.ID != "x" || p.Problem() != nil {
-		t.Errorf("%+v %+v", p, p.Problem())
+	query := "name=a%20b&limit=7&active=False&since=2026-01-02T03:04:05Z&kind=two&cursor=" + Cursor(place{"x"})
+	p := Query(httptest.NewRequest(http.MethodGet, "/x?"+query, nil))
+	type read struct {
+		Name, Kind, Place string
+		Limit             int
+		Active, Continued bool
+		Since             time.Time
 	}
-	p = Query(httptest.NewRequest("GET", "/x", nil))
-	if p.String("name") != "" || p.Int("limit", 1, 10, 5) != 5 || !p.Bool("active", true) || !p.Time("since").IsZero() ||
-		p.Enum("kind", "one") != "" || p.Cursor("cursor", &from) || p.Problem() != nil {
-		t.Errorf("without parameters: %+v", p)
+	all := func(p *Params) (r read) {
+		var from place
+		r = read{
+			Name: p.String("name"), Limit: p.Int("limit", 1, 10, 5), Active: p.Bool("active", true), Since: p.Time("since"),
+			Kind: p.Enum("kind", "one", "two"), Continued: p.Cursor("cursor", &from),
+		}
+		r.Place = from.ID
+		if problem := p.Problem(); problem != nil {
+			t.Errorf("%+v", problem)
+		}
+		return r
+	}
+	want := read{Name: "a b", Limit: 7, Active: false, Since: at, Kind: "two", Continued: true, Place: "x"}
+	if diff := cmp.Diff(want, all(p)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	none := all(Query(httptest.NewRequest(http.MethodGet, "/x", nil)))
+	if diff := cmp.Diff(read{Limit: 5, Active: true}, none); diff != "" {
+		t.Errorf("without parameters (-want +got):\n%s", diff)
 	}
 }
 
@@ -190,7 +206,7 @@ func TestEveryMistakeOfTheParametersIsNamed(t *testing.T) {
 		"limit=0&active=x&nam=1":                       {400, []string{"limit: must be a whole number from 1 to 10", "active: must be true or false", "nam: " + extra}},
 	} {
 		t.Run(query, func(t *testing.T) {
-			p := Query(&http.Request{URL: httptest.NewRequest("GET", "/x?"+query, nil).URL})
+			p := Query(&http.Request{URL: httptest.NewRequest(http.MethodGet, "/x?"+query, nil).URL})
 			var from struct{ ID string }
 			p.String("name")
 			p.Int("limit", 1, 10, 5)
@@ -205,7 +221,7 @@ func TestEveryMistakeOfTheParametersIsNamed(t *testing.T) {
 
 func TestTheNextPageKeepsTheParameters(t *testing.T) {
 	w := httptest.NewRecorder()
-	NextPage(w, httptest.NewRequest("GET", "/api/v1/things?limit=2&cursor=old&q=a%26b", nil), map[string]string{"id": "1"})
+	NextPage(w, httptest.NewRequest(http.MethodGet, "/api/v1/things?limit=2&cursor=old&q=a%26b", nil), map[string]string{"id": "1"})
 	want := `</api/v1/things?cursor=` + Cursor(map[string]string{"id": "1"}) + `&limit=2&q=a%26b>; rel="next"`
 	if diff := cmp.Diff(want, w.Header().Get("Link")); diff != "" {
 		t.Error(diff)

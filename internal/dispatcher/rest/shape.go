@@ -124,15 +124,20 @@ func (c *checker) object(path string, t reflect.Type) {
 	c.token()
 }
 
-// join makes the path of a field, without all of a name that is too long to show.
+// join makes the path of a field.
 func join(path, name string) string {
-	if len(name) > maxNameShown {
-		name = strings.ToValidUTF8(name[:maxNameShown], "") + "..."
-	}
 	if path == "" {
-		return name
+		return Shown(name)
 	}
-	return path + "." + name
+	return path + "." + Shown(name)
+}
+
+// Shown is a name that a client gave as an answer can show it: not longer than 100 bytes, and UTF-8.
+func Shown(name string) string {
+	if len(name) > maxNameShown {
+		return strings.ToValidUTF8(name[:maxNameShown], "") + "..."
+	}
+	return strings.ToValidUTF8(name, "?")
 }
 
 func (c *checker) array(path string, t reflect.Type) {

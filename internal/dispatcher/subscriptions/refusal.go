@@ -4,6 +4,7 @@
 package subscriptions
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -47,8 +48,8 @@ func (h *handler) refusal(err error, namespace string) *rest.Problem {
 
 // invalid names the fields that broke the resource's schema as this API calls them.
 func invalid(err error) *rest.Problem {
-	status, ok := err.(apierrors.APIStatus) //nolint:errorlint // the client returns it as it is
-	if !ok || status.Status().Details == nil || len(status.Status().Details.Causes) == 0 {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil || len(status.Status().Details.Causes) == 0 {
 		return rest.New(http.StatusUnprocessableEntity, "the Kubernetes API does not take it: "+err.Error())
 	}
 	p := rest.New(http.StatusUnprocessableEntity, "")

@@ -72,8 +72,8 @@ func checkGenerated(sub *v1alpha1.WebhookSubscription) *rest.Problem {
 		sub.Namespace, sub.SigningKey().Name))
 }
 
-// findLive is find, but asks the Kubernetes API for the object as it is: what the cache still holds of an earlier request
-// for a rotation would be waited for in vain.
+// findLive is find, but asks the Kubernetes API for the object as it is: what the cache still holds of an earlier
+// request for a rotation would be waited for in vain.
 func (h *handler) findLive(r *rest.Request, verb string) (*v1alpha1.WebhookSubscription, *rest.Problem) {
 	sub, p := h.find(r, verb)
 	if p != nil {

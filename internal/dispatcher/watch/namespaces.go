@@ -37,8 +37,8 @@ func namespaceSource(core rest.Interface, name string) *cache.ListWatch {
 	}
 }
 
-// listOne reads a Namespace by name: a Role in it can allow that. What RBAC takes for a list is for all of them, whatever
-// its selector says, and would need a ClusterRole.
+// listOne reads a Namespace by name: a Role in it can allow that. What RBAC takes for a list is for all of them,
+// whatever its selector says, and would need a ClusterRole.
 func listOne(ctx context.Context, core rest.Interface, name string) (*corev1.NamespaceList, error) {
 	var list corev1.NamespaceList
 	var namespace corev1.Namespace

@@ -25,7 +25,8 @@ import (
 // complainEvery bounds how often a lasting trouble is logged.
 const complainEvery = time.Minute
 
-// objects caches the subscriptions, and the Secrets that have opted in, as the Kubernetes API tells of them.
+// objects caches the subscriptions, and the Secrets and ConfigMaps that have opted in, as the Kubernetes API tells of
+// them.
 type objects struct {
 	places  map[string]*place // by namespace; one for all of them under metav1.NamespaceAll
 	handled []cache.DoneChecker
@@ -36,6 +37,7 @@ type place struct {
 	subscriptions cache.SharedIndexInformer
 	byType        cache.SharedIndexInformer // Secrets that opted in by their type
 	byLabel       cache.SharedIndexInformer // and by their label; a Secret may be in both
+	configMaps    cache.SharedIndexInformer // that opted in
 	namespaces    cache.SharedIndexInformer // nil where nobody asks what they grant
 }
 
@@ -44,6 +46,7 @@ const (
 	watchedSubscriptions = "subscriptions"
 	watchedByType        = "signing keys"
 	watchedByLabel       = "readable Secrets"
+	watchedConfigMaps    = "readable ConfigMaps"
 	watchedNamespaces    = "namespaces"
 )
 
@@ -85,9 +88,8 @@ func (o *objects) add(namespace string, subscriptions, core rest.Interface, w *W
 		byType: informer(listed(core, "secrets", watchedByType, func(l *metav1.ListOptions) {
 			l.FieldSelector = "type=" + v1alpha1.SecretTypeSigningKey
 		}), &corev1.Secret{}),
-		byLabel: informer(listed(core, "secrets", watchedByLabel, func(l *metav1.ListOptions) {
-			l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
-		}), &corev1.Secret{}),
+		byLabel:    informer(listed(core, "secrets", watchedByLabel, readable), &corev1.Secret{}),
+		configMaps: informer(listed(core, "configmaps", watchedConfigMaps, readable), &corev1.ConfigMap{}),
 	}
 	o.places[namespace] = p
 	var err error
@@ -98,9 +100,15 @@ func (o *objects) add(namespace string, subscriptions, core rest.Interface, w *W
 	}
 	return errors.Join(err,
 		o.prepare(p.subscriptions, subscriptionHandler{w}, w.trouble, named(watchedSubscriptions)),
-		o.prepare(p.byType, secretHandler{w}, w.trouble, named(watchedByType)),
-		o.prepare(p.byLabel, secretHandler{w}, w.trouble, named(watchedByLabel)),
+		o.prepare(p.byType, sourceHandler{w}, w.trouble, named(watchedByType)),
+		o.prepare(p.byLabel, sourceHandler{w}, w.trouble, named(watchedByLabel)),
+		o.prepare(p.configMaps, sourceHandler{w}, w.trouble, named(watchedConfigMaps)),
 	)
+}
+
+// readable narrows a list to what opted in by its label.
+func readable(l *metav1.ListOptions) {
+	l.LabelSelector = v1alpha1.LabelReadable + "=" + v1alpha1.LabelReadableValue
 }
 
 // place is the caches that hold what lies in a namespace, nil where it is not watched.
@@ -156,7 +164,7 @@ func (o *objects) prepare(
 func (o *objects) all() []cache.SharedIndexInformer {
 	var all []cache.SharedIndexInformer
 	for _, p := range o.places {
-		all = append(all, p.subscriptions, p.byType, p.byLabel)
+		all = append(all, p.subscriptions, p.byType, p.byLabel, p.configMaps)
 		if p.namespaces != nil {
 			all = append(all, p.namespaces)
 		}
@@ -199,7 +207,7 @@ func (o *objects) subscription(k key) *v1alpha1.WebhookSubscription {
 
 // sources are what routes are compiled from, as the caches have it.
 func (o *objects) sources(now time.Time) routing.Sources {
-	return routing.Sources{Secret: o.secret, Now: now}
+	return routing.Sources{Secret: o.secret, ConfigMap: o.configMap, Now: now}
 }
 
 // secret is a routing.SecretGetter.
@@ -217,6 +225,19 @@ func (o *objects) secret(namespace, name string) *corev1.Secret {
 	return nil
 }
 
+// configMap is a routing.ConfigMapGetter.
+func (o *objects) configMap(namespace, name string) *corev1.ConfigMap {
+	p := o.place(namespace)
+	if p == nil {
+		return nil
+	}
+	item, ok, err := p.configMaps.GetStore().GetByKey(key{namespace, name}.String())
+	if found, is := item.(*corev1.ConfigMap); err == nil && ok && is {
+		return found
+	}
+	return nil
+}
+
 const lastApplied = corev1.LastAppliedConfigAnnotation
 
 // strip drops what nobody here reads, which is most of what a small object weighs.
@@ -227,6 +248,10 @@ func strip(item any) (any, error) {
 		delete(o.Annotations, lastApplied)
 	case *corev1.Secret:
 		o.ManagedFields, o.Annotations = nil, rotation(o.Annotations)
+	case *corev1.ConfigMap:
+		o.ManagedFields, o.Annotations = nil, nil
+	case *corev1.Namespace:
+		o.ManagedFields, o.Annotations = nil, grantsOnly(o.Annotations)
 	}
 	return item, nil
 }
@@ -287,18 +312,18 @@ func (h subscriptionHandler) OnDelete(item any) {
 	h.w.compareSoon()
 }
 
-// secretHandler marks Secrets that changed.
-type secretHandler struct{ w *Watcher }
+// sourceHandler marks Secrets and ConfigMaps that changed.
+type sourceHandler struct{ w *Watcher }
 
-func (h secretHandler) OnAdd(item any, _ bool) { h.mark(item) }
-func (h secretHandler) OnUpdate(_, after any)  { h.mark(after) }
-func (h secretHandler) OnDelete(item any)      { h.mark(item) }
+func (h sourceHandler) OnAdd(item any, _ bool) { h.mark(item) }
+func (h sourceHandler) OnUpdate(_, after any)  { h.mark(after) }
+func (h sourceHandler) OnDelete(item any)      { h.mark(item) }
 
-func (h secretHandler) mark(item any) {
+func (h sourceHandler) mark(item any) {
 	if missed, ok := item.(cache.DeletedFinalStateUnknown); ok {
 		item = missed.Obj
 	}
-	if secret, ok := item.(*corev1.Secret); ok {
-		h.w.changes.touchSecret(keyOf(secret))
+	if source, ok := item.(metav1.Object); ok {
+		h.w.changes.touchSource(keyOf(source))
 	}
 }

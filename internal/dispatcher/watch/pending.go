@@ -16,7 +16,7 @@ type pending struct {
 type batch struct {
 	touched map[key]bool        // subscriptions; true: configure again, even if nothing changed
 	deleted map[string]deletion // subscriptions that are gone, by UID
-	secrets map[key]bool
+	sources map[key]bool        // Secrets and ConfigMaps
 }
 
 // deletion of a subscription. Without certainty its route leaves the table and what waits for it is kept.
@@ -26,7 +26,7 @@ type deletion struct {
 }
 
 func newBatch() batch {
-	return batch{touched: map[key]bool{}, deleted: map[string]deletion{}, secrets: map[key]bool{}}
+	return batch{touched: map[key]bool{}, deleted: map[string]deletion{}, sources: map[key]bool{}}
 }
 
 func (b batch) touch(k key, again bool) {
@@ -62,9 +62,9 @@ func (p *pending) forget(k key, uid string) {
 	p.change(func(b batch) { b.delete(uid, deletion{k, false}) })
 }
 
-// touchSecret marks a Secret that may have changed.
-func (p *pending) touchSecret(k key) {
-	p.change(func(b batch) { b.secrets[k] = true })
+// touchSource marks a Secret or ConfigMap that may have changed: of either, what bears the name.
+func (p *pending) touchSource(k key) {
+	p.change(func(b batch) { b.sources[k] = true })
 }
 
 // putBack marks again the subscriptions that the worker could not get done.
@@ -90,14 +90,14 @@ func (p *pending) signal() {
 	}
 }
 
-// take hands over all deletions, and up to n subscriptions and n Secrets. What is left wakes again.
+// take hands over all deletions, and up to n subscriptions and n sources. What is left wakes again.
 func (p *pending) take(n int) batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := newBatch()
-	b.touched, b.secrets = some(p.gathered.touched, n), some(p.gathered.secrets, n)
+	b.touched, b.sources = some(p.gathered.touched, n), some(p.gathered.sources, n)
 	b.deleted, p.gathered.deleted = p.gathered.deleted, b.deleted
-	if len(p.gathered.touched)+len(p.gathered.secrets) > 0 {
+	if len(p.gathered.touched)+len(p.gathered.sources) > 0 {
 		p.signal()
 	}
 	return b

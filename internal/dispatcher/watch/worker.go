@@ -29,13 +29,14 @@ type worker struct {
 	routes    map[key]string // IDs of the routes in the table
 	refers    *references
 	endings   *endings
+	tls       *identities
 	complains *rate.Sometimes
 }
 
 func newWorker(w *Watcher) *worker {
 	return &worker{
 		w: w, routes: map[key]string{}, refers: newReferences(), endings: newEndings(),
-		complains: &rate.Sometimes{Interval: complainEvery},
+		tls: newIdentities(), complains: &rate.Sometimes{Interval: complainEvery},
 	}
 }
 
@@ -91,8 +92,8 @@ func (k *worker) persist(ctx context.Context) {
 // apply does a batch: what is gone leaves the table first and is cancelled then; what is new or changed is configured
 // first and enters the table then. On an error the removals are done and b.touched is what is left to do.
 func (k *worker) apply(ctx context.Context, b batch) error {
-	for secret := range b.secrets {
-		for sub := range k.refers.to(secret) {
+	for source := range b.sources {
+		for sub := range k.refers.to(source) {
 			b.touch(sub, false)
 		}
 	}
@@ -159,9 +160,11 @@ func (k *worker) upserts(touched map[key]bool) ([]*routing.Route, []queue.Limits
 		if sub == nil {
 			continue
 		}
-		names := routing.SecretNames(sub)
-		k.refers.set(at, names)
-		current, next := k.route(at), routing.Compile(sub, k.w.objects.sources(time.Now()), k.w.options.Defaults)
+		k.refers.set(at, routing.SourceNames(sub))
+		from := k.w.objects.sources(time.Now())
+		from.SharedTLS = k.tls.find
+		current, next := k.route(at), routing.Compile(sub, from, k.w.options.Defaults)
+		k.tls.add(next.TLS)
 		next.Restrict(k.w.objects.grant(at.namespace))
 		k.endings.set(at, next.PreviousUntil)
 		changed := current == nil || !current.Equal(next)

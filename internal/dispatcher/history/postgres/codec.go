@@ -117,8 +117,8 @@ func scan(rows pgx.CollectableRow, further ...any) (r history.Record, err error)
 	return r, nil
 }
 
-// storedAttempt is an attempt as JSON that people can query. An answer that is no text, or holds NUL, which jsonb cannot
-// hold, is in Base64.
+// storedAttempt is an attempt as JSON that people can query. An answer that is no text, or holds NUL, which jsonb
+// cannot hold, is in Base64.
 type storedAttempt struct {
 	Number             int               `json:"number"`
 	StartedAt          time.Time         `json:"started_at,omitzero"`

@@ -14,16 +14,16 @@ import (
 
 // Classes and codes of SQLSTATE (PostgreSQL's manual, appendix A) that we act upon.
 const (
-	classData        = "22" // a value that a type cannot hold
-	classIntegrity   = "23"
-	classLimit       = "54" // too large for a row, an index entry, ...
-	checkViolation   = "23514"
-	undefinedTable   = "42P01"
-	undefinedObject  = "42704"
-	undefinedColumn  = "42703"
-	noSuchSchema     = "3F000"
-	noSuchDatabase   = "3D000"
-	lockNotAvailable = "55P03"
+	classData       = "22" // a value that a type cannot hold
+	classIntegrity  = "23"
+	classLimit      = "54" // too large for a row, an index entry, ...
+	checkViolation  = "23514"
+	undefinedTable  = "42P01"
+	undefinedObject = "42704"
+	undefinedColumn = "42703"
+	noSuchSchema    = "3F000"
+	noSuchDatabase  = "3D000"
+	readOnly        = "25006"
 )
 
 // unavailable are the classes that speak of the server and not of what it was asked.
@@ -58,7 +58,8 @@ func poisoned(err error) bool {
 	return false
 }
 
-// failed makes err one that callers understand, and has Run look after a schema that is gone.
+// failed makes err one that callers understand, has Run look after a schema that is gone, and leaves a server that has
+// become a standby.
 func (s *Store) failed(doing string, err error) error {
 	if err == nil || errors.Is(err, history.ErrNotFound) || errors.Is(err, history.ErrUnavailable) {
 		return err
@@ -67,6 +68,9 @@ func (s *Store) failed(doing string, err error) error {
 	case undefinedTable, undefinedObject, undefinedColumn, noSuchSchema, noSuchDatabase:
 		s.state.lose(err)
 		return fmt.Errorf("%s: %w: %w", doing, history.ErrUnavailable, err)
+	}
+	if code(err) == readOnly {
+		s.writers.Reset()
 	}
 	if code(err) == "" || unavailable[class(err)] {
 		return fmt.Errorf("%s: %w: %w", doing, history.ErrUnavailable, err)

@@ -122,10 +122,7 @@ func TestABatchWhoseAnswerIsLostIsStoredExactlyOnce(t *testing.T) {
 		"the answer to the commit is lost":        {beforeAnswer, "3", history.Written{Repeated: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url, err := server.Database(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			url := newDatabase(t)
 			l := newLink(t, server.Address)
 			direct := &rig{t: t, url: url}
 			r := openRig(t, strings.Replace(url, server.Address, l.address, 1))
@@ -181,7 +178,7 @@ func TestPostgreSQLMayComeLateAndGoAndComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	own.Stop()
-	r := unstartedRig(t, url)
+	r := unstartedRig(t, url, 7)
 	r.start()
 	batch := history.Batch{Records: records(5, time.Now())}
 	away := func() {
@@ -236,5 +233,23 @@ func TestSlowPostgreSQLEndsACallInTime(t *testing.T) {
 	}
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %s", took)
+	}
+}
+
+func TestAServerThatTakesNoWritesIsLeftForOneThatDoes(t *testing.T) {
+	r := newRig(t)
+	admin := &rig{t: t, url: r.url + "&default_transaction_read_only=off"}
+	set := func(value string) {
+		admin.value("DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = " +
+			value + "'; END $$")
+	}
+	set("on")
+	batch := history.Batch{Records: records(1, time.Now())}
+	if _, err := r.Write(t.Context(), batch); !errors.Is(err, history.ErrUnavailable) {
+		t.Errorf("while it is a standby: %v", err)
+	}
+	set("off")
+	if written, err := r.Write(t.Context(), batch); err != nil || written.Stored != 1 {
+		t.Errorf("afterwards: %+v, %v", written, err)
 	}
 }

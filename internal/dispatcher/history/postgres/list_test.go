@@ -28,12 +28,21 @@ func model(records []history.Record, f history.Filter) []string {
 	return ids
 }
 
-// crowd are records in which every value of each attribute meets the others, on several days.
+// longRig keeps so many days that a page may be put together from several spans of them.
+func longRig(t *testing.T) *rig {
+	t.Helper()
+	r := unstartedRig(t, newDatabase(t), 60)
+	r.start()
+	r.awaitReady()
+	return r
+}
+
+// crowd are records in which every value of each attribute meets the others, over 50 days.
 func crowd(now time.Time) []history.Record {
 	made := records(600, now)
 	for i := range made {
 		r := &made[i]
-		r.ID = idAt(now.Add(-time.Duration(i/3) * 25 * time.Minute))
+		r.ID = idAt(now.Add(-time.Duration(i/3) * 6 * time.Hour))
 		r.SubscriptionID = []string{"sub_a", "sub_b", "sub_c", "sub_d"}[i%4]
 		r.Namespace = []string{"team-a", "team-b", "team-c"}[i/4%3]
 		r.EventID = []string{"evt_a", "evt_b", "evt_c"}[i/12%3]
@@ -54,7 +63,7 @@ func drawFilter(t *rapid.T, now time.Time) history.Filter {
 		if rapid.Bool().Draw(t, label+" open") {
 			return time.Time{}
 		}
-		return now.Add(-time.Duration(rapid.IntRange(-10, 6*24*60).Draw(t, label)) * time.Minute)
+		return now.Add(-time.Duration(rapid.IntRange(-10, 52*24).Draw(t, label)) * time.Hour)
 	}
 	return history.Filter{
 		SubscriptionIDs: set("subscriptions", "sub_a", "sub_b", "sub_c", "sub_x"),
@@ -69,7 +78,7 @@ func drawFilter(t *rapid.T, now time.Time) history.Filter {
 }
 
 func TestPagesAreWhatTheModelSelects(t *testing.T) {
-	r := newRig(t)
+	r := longRig(t)
 	now := time.Now()
 	all := crowd(now)
 	r.write(all...)
@@ -107,7 +116,7 @@ func TestPagesAreWhatTheModelSelects(t *testing.T) {
 }
 
 func TestSoManyKeysThatAPageIsReadByTime(t *testing.T) {
-	r := newRig(t)
+	r := longRig(t)
 	all := crowd(time.Now())
 	r.write(all...)
 	f := history.Filter{Namespaces: []string{"team-a"}, Limit: history.MaxLimit, EventType: "build.failed"}
@@ -130,7 +139,7 @@ func TestSoManyKeysThatAPageIsReadByTime(t *testing.T) {
 }
 
 func TestACursorOutlivesItsRecord(t *testing.T) {
-	r := newRig(t)
+	r := longRig(t)
 	all := crowd(time.Now())
 	r.write(all[:300]...)
 	first, err := r.List(t.Context(), history.Filter{Limit: 10})

@@ -69,6 +69,16 @@ func (p *partitions) set(days map[day]bool) {
 	p.days = days
 }
 
+// newest is the latest of them.
+func (p *partitions) newest() (newest day) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for d := range p.days {
+		newest = max(newest, d)
+	}
+	return newest
+}
+
 type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -96,6 +106,8 @@ func (s *Store) admit(ctx context.Context, days map[day]bool) (map[day]verdict, 
 	if len(missing) == 0 {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	verdicts := map[day]verdict{}
 	err := pgx.BeginFunc(ctx, s.writers, func(tx pgx.Tx) error {
 		now, err := s.clock(ctx, tx)
@@ -151,6 +163,11 @@ func create(ctx context.Context, tx pgx.Tx, days map[day]bool) error {
 	return nil
 }
 
+// createPartition names the schema, the table, the partition and its bounds.
+const createPartition = `
+CREATE TABLE %[1]s.%[3]s (LIKE %[1]s.%[2]s INCLUDING ALL);
+ALTER TABLE %[1]s.%[2]s ATTACH PARTITION %[1]s.%[3]s FOR VALUES FROM ('%[4]s') TO ('%[5]s')`
+
 func createDay(ctx context.Context, tx pgx.Tx, d day, there map[string]bool) error {
 	bounds := map[string][2]string{
 		"deliveries": {history.FirstID(d.start()).String(), history.FirstID((d + 1).start()).String()},
@@ -161,14 +178,8 @@ func createDay(ctx context.Context, tx pgx.Tx, d day, there map[string]bool) err
 		if there[name] {
 			continue
 		}
-		_, err := tx.Exec(ctx, fmt.Sprintf("CREATE TABLE %[1]s.%[2]s (LIKE %[1]s.%[3]s INCLUDING ALL)", schema, name, table))
-		if err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(createPartition, schema, table, name, bound[0], bound[1])); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
-		}
-		_, err = tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %[1]s.%[3]s ATTACH PARTITION %[1]s.%[2]s FOR VALUES FROM ('%[4]s') TO ('%[5]s')",
-			schema, name, table, bound[0], bound[1]))
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@
 package postgres
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,21 +71,47 @@ func distinct[T ~string](values []T) []string {
 	return slices.Compact(texts)
 }
 
-// statement is the page that f selects and one row more, by which one sees that there is more.
+// span is a range of ids: from low on, and before high.
+type span struct{ low, high history.UUID }
+
+const (
+	firstDays = 8 // of the first span; the next are four times as long
+	growth    = 4
+)
+
+// spans divides the ids that f leaves, newest first, where newest is the latest day that has a partition. Planning a
+// query takes longer with the number of partitions that it may touch, and most pages are full after a few.
+func spans(f *history.Filter, newest day) []span {
+	low, high := f.Bounds()
+	begin := min(newest-daysAhead, dayOf(high.Time())) + 1
+	var divided []span
+	for days := day(firstDays); days < MaxRetentionDays; days *= growth {
+		begin -= days
+		bound := history.FirstID(begin.start())
+		if bytes.Compare(bound[:], low[:]) <= 0 {
+			break
+		}
+		divided = append(divided, span{bound, high})
+		high = bound
+	}
+	return append(divided, span{low, high})
+}
+
+// statement is what f selects of a span, at most limit rows.
 //
 // Each key and status is a place in an index behind which its ids lie in order. So the newest of each are read there,
 // the newest of them all are picked, and only those rows are fetched.
-func statement(f *history.Filter) (sql string, args []any) {
+func statement(f *history.Filter, in span, limit int) (sql string, args []any) {
 	q := &query{}
+	within := "d.id >= " + q.arg([16]byte(in.low)) + " AND d.id < " + q.arg([16]byte(in.high))
+	most := q.arg(limit)
 	i := choose(f)
 	if !i.byKey && len(statuses(f)) == len(history.Statuses()) {
-		return q.inOrder(f)
+		where := append([]string{within}, q.conditions(f, "")...)
+		return "SELECT " + dColumns + " FROM nexus_webhooks.deliveries d WHERE " + strings.Join(where, " AND ") +
+			" ORDER BY d.id DESC LIMIT " + most, q.args
 	}
-	low, high := f.Bounds()
-	limit := q.arg(f.PageSize() + 1)
-	where := []string{
-		"d.status = s.status", "d.id >= " + q.arg([16]byte(low)), "d.id < " + q.arg([16]byte(high)),
-	}
+	where := []string{"d.status = s.status", within}
 	q.from.WriteString("unnest(" + q.arg(statuses(f)) + "::text[]::nexus_webhooks.delivery_status[]) AS s (status)")
 	if i.byKey {
 		q.from.WriteString(" CROSS JOIN unnest(" + q.arg(distinct(i.keys)) + "::text[]) AS k (key)")
@@ -96,19 +123,10 @@ SELECT ` + dColumns + `
 FROM (
     SELECT p.id FROM ` + q.from.String() + ` CROSS JOIN LATERAL (
         SELECT d.id FROM nexus_webhooks.deliveries d WHERE ` + strings.Join(where, " AND ") + `
-        ORDER BY d.id DESC LIMIT ` + limit + `) p
-    ORDER BY p.id DESC LIMIT ` + limit + `) p
-JOIN nexus_webhooks.deliveries d ON d.id = p.id
+        ORDER BY d.id DESC LIMIT ` + most + `) p
+    ORDER BY p.id DESC LIMIT ` + most + `) p
+JOIN nexus_webhooks.deliveries d ON d.id = p.id AND ` + within + `
 ORDER BY d.id DESC`, q.args
-}
-
-// inOrder reads by time alone.
-func (q *query) inOrder(f *history.Filter) (sql string, args []any) {
-	low, high := f.Bounds()
-	where := append([]string{"d.id >= " + q.arg([16]byte(low)), "d.id < " + q.arg([16]byte(high))},
-		q.conditions(f, "")...)
-	return "SELECT " + dColumns + " FROM nexus_webhooks.deliveries d WHERE " + strings.Join(where, " AND ") +
-		" ORDER BY d.id DESC LIMIT " + q.arg(f.PageSize()+1), q.args
 }
 
 // conditions are those of f beside time, status and the column of the index.

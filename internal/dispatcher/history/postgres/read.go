@@ -24,12 +24,7 @@ func (s *Store) List(ctx context.Context, f history.Filter) (history.Page, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	sql, args := statement(&f)
-	rows, err := s.readers.Query(ctx, sql, args...)
-	if err != nil {
-		return history.Page{}, s.failed("list deliveries", err)
-	}
-	records, err := pgx.CollectRows(rows, scanShort)
+	records, err := s.collect(ctx, &f)
 	if err != nil {
 		return history.Page{}, s.failed("list deliveries", err)
 	}
@@ -38,6 +33,26 @@ func (s *Store) List(ctx context.Context, f history.Filter) (history.Page, error
 	}
 	records = records[:f.PageSize()]
 	return history.Page{Records: records, Next: history.CursorBehind(&records[len(records)-1])}, nil
+}
+
+// collect reads a page and one record more, by which one sees that there is more.
+func (s *Store) collect(ctx context.Context, f *history.Filter) ([]history.Record, error) {
+	wanted := f.PageSize() + 1
+	var records []history.Record
+	for _, in := range spans(f, s.known.newest()) {
+		sql, args := statement(f, in, wanted-len(records))
+		rows, err := s.readers.Query(ctx, sql, args...)
+		if err != nil {
+			return nil, err
+		}
+		if records, err = pgx.AppendRows(records, rows, scanShort); err != nil {
+			return nil, err
+		}
+		if len(records) >= wanted {
+			break
+		}
+	}
+	return records, nil
 }
 
 // Get returns the record of a delivery with all its attempts, or ErrNotFound, within readTimeout.

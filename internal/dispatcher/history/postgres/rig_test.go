@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -49,33 +50,62 @@ type rig struct {
 	*postgres.Store
 	t   *testing.T
 	url string
+	log *log
+}
+
+// log shows what a store says, and keeps it.
+type log struct {
+	mu   sync.Mutex
+	text strings.Builder
+	to   io.Writer
+}
+
+func (l *log) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(line)
+	return l.to.Write(line)
+}
+
+func (l *log) contains(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
 }
 
 func newRig(t *testing.T) *rig {
+	t.Helper()
+	return openRig(t, newDatabase(t))
+}
+
+func newDatabase(t *testing.T) string {
 	t.Helper()
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openRig(t, url)
+	return url
 }
 
 func openRig(t *testing.T, url string) *rig {
 	t.Helper()
-	r := unstartedRig(t, url)
+	r := unstartedRig(t, url, 7)
 	r.start()
 	r.awaitReady()
 	return r
 }
 
-func unstartedRig(t *testing.T, url string) *rig {
+func unstartedRig(t *testing.T, url string, retentionDays int) *rig {
 	t.Helper()
-	store, err := postgres.Open(postgres.Options{URL: url, RetentionDays: 7, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	said := &log{to: t.Output()}
+	store, err := postgres.Open(postgres.Options{
+		URL: url, RetentionDays: retentionDays, Log: slog.New(slog.NewTextHandler(said, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	return &rig{store, t, url}
+	return &rig{store, t, url, said}
 }
 
 func (r *rig) start() {

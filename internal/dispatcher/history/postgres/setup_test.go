@@ -32,13 +32,10 @@ func days(first time.Time, n int) string {
 }
 
 func TestReplicasThatStartTogetherSetUpOnce(t *testing.T) {
-	url, err := server.Database(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := newDatabase(t)
 	replicas := make([]*rig, 5)
 	for i := range replicas {
-		replicas[i] = unstartedRig(t, url)
+		replicas[i] = unstartedRig(t, url, 7)
 	}
 	for _, r := range replicas {
 		if err := r.Ready(t.Context()); !errors.Is(err, history.ErrUnavailable) {
@@ -49,12 +46,52 @@ func TestReplicasThatStartTogetherSetUpOnce(t *testing.T) {
 	for _, r := range replicas {
 		r.awaitReady()
 		r.write(record(time.Now()))
+		if r.log.contains("level=WARN") {
+			t.Error("a replica got into another's way")
+		}
 	}
 	if got := replicas[0].value("SELECT version_id::text FROM nexus_webhooks.migrations ORDER BY id"); got != "0 1" {
 		t.Errorf("migrations that ran: %s", got)
 	}
 	if got := replicas[0].count(); got != "5" {
 		t.Errorf("there are %s rows", got)
+	}
+}
+
+func TestReplicasThatMigrateTogetherDoNotGetInEachOthersWay(t *testing.T) {
+	for range 3 {
+		r := unstartedRig(t, newDatabase(t), 7)
+		start := make(chan struct{})
+		var replicas sync.WaitGroup
+		for range 8 {
+			replicas.Go(func() {
+				<-start
+				if err := r.Migrate(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(start)
+		replicas.Wait()
+	}
+}
+
+func TestReplicasThatTendTogetherDoNotGetInEachOthersWay(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	for range 5 {
+		now = now.AddDate(0, 0, 5)
+		at := now
+		r.SetClock(func() time.Time { return at })
+		var replicas sync.WaitGroup
+		for range 5 {
+			replicas.Go(func() {
+				if err := r.Tend(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		replicas.Wait()
 	}
 }
 
@@ -65,10 +102,7 @@ func TestASchemaThatANewerReplicaLeftIsLeftAlone(t *testing.T) {
 }
 
 func TestARoleThatOwnsOnlyTheSchemaIsEnough(t *testing.T) {
-	url, err := server.Database(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := newDatabase(t)
 	(&rig{t: t, url: url}).value("CREATE ROLE humble LOGIN")
 	(&rig{t: t, url: url}).value("CREATE SCHEMA nexus_webhooks AUTHORIZATION humble")
 	openRig(t, strings.Replace(url, "nexus@", "humble@", 1)).write(record(time.Now()))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of what one call may take.
@@ -39,7 +40,8 @@ const (
 // Options of a Store.
 type Options struct {
 	// URL is of the form postgres://user:password@host:5432/database?sslmode=verify-full, or a list of keywords and
-	// values as libpq takes it. What it leaves out comes from the usual PG* variables.
+	// values as libpq takes it; several hosts by commas, with target_session_attrs=read-write to find the primary among
+	// them. What it leaves out comes from the usual PG* variables.
 	URL string
 	// RetentionDays is for how many days a delivery is kept after it was made, 1 to MaxRetentionDays; up to a day more.
 	RetentionDays int
@@ -85,6 +87,7 @@ type Store struct {
 	writers   *pgxpool.Pool
 	state     state
 	known     partitions
+	complain  rate.Sometimes
 	clock     func(context.Context, querier) (time.Time, error)
 }
 
@@ -103,11 +106,12 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		log: o.Log, config: config.ConnConfig.Copy(), clock: serverTime,
+		complain: rate.Sometimes{First: 1, Interval: time.Second},
+		log:      o.Log, config: config.ConnConfig.Copy(), clock: serverTime,
 		retention: time.Duration(o.RetentionDays) * 24 * time.Hour,
 	}
 	s.state.lost = make(chan struct{}, 1)
-	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout); err != nil {
+	if s.readers, err = pool(config, cmp.Or(o.Readers, defaultReaders), readTimeout, alongIndexes...); err != nil {
 		return nil, err
 	}
 	if s.writers, err = pool(config, cmp.Or(o.Writers, defaultWriters), writeTimeout); err != nil {
@@ -117,14 +121,26 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
+// alongIndexes are settings by which a page is read in order from the place where it begins, and no further than it
+// goes. The planner cannot know that this is best: it takes all subscriptions to be as busy as the average, and knows
+// nothing yet of a partition that has just come into use. Compiling a plan takes longer than running it.
+//
+//nolint:gochecknoglobals // a list that nothing changes
+var alongIndexes = []string{
+	"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit",
+}
+
 // pool makes a pool whose statements the server itself ends should our request to do so not reach it.
-func pool(base *pgxpool.Config, connections int, timeout time.Duration) (*pgxpool.Pool, error) {
+func pool(base *pgxpool.Config, connections int, timeout time.Duration, off ...string) (*pgxpool.Pool, error) {
 	config := base.Copy()
 	config.MaxConns = int32(connections) //nolint:gosec // bounded above
 	config.MinConns, config.MinIdleConns = 0, 0
 	milliseconds := strconv.FormatInt((timeout + time.Second).Milliseconds(), 10)
 	parameter(config, "statement_timeout", milliseconds)
 	parameter(config, "idle_in_transaction_session_timeout", milliseconds)
+	for _, name := range off {
+		parameter(config, name, "off")
+	}
 	p, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("make a pool of connections to PostgreSQL: %w", err)

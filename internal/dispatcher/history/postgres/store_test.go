@@ -130,6 +130,23 @@ func TestALaterRoundReplacesAnEarlierWhicheverComesFirst(t *testing.T) {
 	}
 }
 
+func TestRoundsInOneBatchAreMerged(t *testing.T) {
+	r := newRig(t)
+	first := record(time.Now())
+	first.Status, first.Reason = history.Failed, "timeout"
+	second, third := first, first
+	second.Round, second.Attempts = 2, []history.Attempt{{Number: 2}}
+	third.Round, third.Attempts, third.Status, third.Reason = 3, []history.Attempt{{Number: 3}}, history.Success, ""
+	if diff := cmp.Diff(history.Written{Stored: 1, Repeated: 2}, r.write(third, first, second)); diff != "" {
+		t.Error(diff)
+	}
+	want := third
+	want.Attempts = []history.Attempt{first.Attempts[0], second.Attempts[0], third.Attempts[0]}
+	if diff := cmp.Diff(want, r.get(first.ID)); diff != "" {
+		t.Error("(-want +got):\n" + diff)
+	}
+}
+
 func TestAnEventsBodyIsStoredOnceADay(t *testing.T) {
 	r := newRig(t)
 	body := []byte(strings.Repeat("x", 5000))
@@ -151,6 +168,16 @@ func TestAnEventsBodyIsStoredOnceADay(t *testing.T) {
 		if got, err := r.Bodies(t.Context(), batch[i:i+1], 5000); err != nil || string(got[batch[i].Body]) != string(body) {
 			t.Errorf("record %d has another body, or error %v", i, err)
 		}
+	}
+	other := record(today)
+	other.Body = history.RefOf([]byte("{}"))
+	if _, err := r.Write(t.Context(), history.Batch{
+		Records: []history.Record{other}, Bodies: map[history.BodyRef][]byte{other.Body: []byte("{}")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Bodies(t.Context(), []history.Record{other}, 2); err != nil || string(got[other.Body]) != "{}" {
+		t.Errorf("a body of today alone is %q, or error %v", got[other.Body], err)
 	}
 	if got, err := r.Bodies(t.Context(), batch, 4999); err != nil || len(got) != 0 {
 		t.Errorf("%d bodies are beyond the bound, or error %v", len(got), err)

@@ -24,8 +24,8 @@ var errTooEarly = errors.New("its id is of a time to come: check the clocks of t
 
 // Write stores a batch, in transactions of at most maxRows records and about maxBytes of bodies. After an error some of
 // it may be stored: write it again until there is none, which stores each record once. A record that PostgreSQL cannot
-// store whatever happens is rejected, which is logged, and keeps none of the others from being stored. What it returns
-// beside an error is what is known to be stored.
+// store whatever happens is rejected, and keeps none of the others from being stored. What it returns beside an error
+// is what is known by then.
 func (s *Store) Write(ctx context.Context, batch history.Batch) (history.Written, error) {
 	var total history.Written
 	if err := s.state.check(); err != nil {
@@ -65,7 +65,9 @@ func (s *Store) prepare(records []history.Record, total *history.Written) []hist
 
 func (s *Store) reject(total *history.Written, id string, err error) {
 	total.Rejected = append(total.Rejected, history.Rejection{ID: id, Err: err})
-	s.log.Warn("Record of a delivery cannot be kept, and is left out of the history", "deliveryId", id, "error", err)
+	s.complain.Do(func() { // the caller is told of all
+		s.log.Warn("Record of a delivery cannot be kept, and is left out of the history", "deliveryId", id, "error", err)
+	})
 }
 
 // chunk is how many of the records the next transaction takes, at least one.
