@@ -90,7 +90,9 @@ func newRig(t *testing.T, who caller, subs ...string) *rig {
 	go func() { ended <- q.Run(ctx, &consumer{q}) }()
 	t.Cleanup(func() {
 		stop()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 	routes := table{}
 	for _, sub := range subs {

@@ -165,10 +165,10 @@ func (h *handler) addBodies(ctx context.Context, page []*Delivery, next string) 
 	if err != nil {
 		return nil, "", err
 	}
-	for i, body := range bodies {
-		if body != nil {
-			text := string(body)
-			page[i].RequestBody = &text
+	for i, d := range page {
+		if bodies[i] != nil {
+			text := string(bodies[i])
+			d.RequestBody = &text
 		}
 	}
 	return page, next, nil

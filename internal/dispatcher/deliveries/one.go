@@ -103,6 +103,6 @@ func (h *handler) change(
 var conflicts = map[queue.ChangeOutcome]string{
 	queue.InFlight:     "the delivery is being sent just now: ask again once its attempt has ended",
 	queue.AlreadyEnded: "the delivery has ended: there is nothing to cancel",
-	queue.Unqueueable: "the delivery cannot be queued again: its subscription is gone or its backlog is full, or the queue " +
-		"is, or its body is no longer kept",
+	queue.Unqueueable: "the delivery cannot be queued again: its subscription is gone or its backlog is full, or " +
+		"the queue is, or its body is no longer kept",
 }

@@ -43,10 +43,10 @@ const signaturePrefix = "sha256="
 func AppendAttempt(b []byte, a *Attempt, url string, headers []Header) []byte {
 	var room [512]byte
 	p := append(room[:0], packVersion)
-	p = binary.AppendUvarint(p, uint64(max(a.Number, 0))) //nolint:gosec // not negative
+	p = binary.AppendUvarint(p, uint64(max(a.Number, 0)))
 	p = binary.AppendVarint(p, a.StartedAt.UnixMicro())
 	p = binary.AppendUvarint(p, uint64(max(a.Duration, 0).Microseconds())) //nolint:gosec // not negative
-	p = binary.AppendUvarint(p, uint64(max(a.StatusCode, 0)))              //nolint:gosec // not negative
+	p = binary.AppendUvarint(p, uint64(max(a.StatusCode, 0)))
 	p = append(p, flag(a.ConnectionReused))
 	p = appendText(p, text(a.Reason, MaxText))
 	p = appendText(p, text(a.Error, MaxText))
@@ -84,7 +84,7 @@ func appendHeaders(b []byte, headers []Header) []byte {
 func appendName(b []byte, name string) []byte {
 	for i, known := range packedNames {
 		if known == name {
-			return append(b, byte(i+1))
+			return append(b, byte(i+1)) //nolint:gosec // one of seven
 		}
 	}
 	return appendText(append(b, 0), text(name, MaxIdentifier))
@@ -115,7 +115,7 @@ var errPacked = errors.New("not packed attempts")
 func ReadAttempts(packed []byte, r *Record) error {
 	for len(packed) > 0 {
 		n, size := binary.Uvarint(packed)
-		if size <= 0 || n > uint64(len(packed)-size) {
+		if size <= 0 || n > uint64(len(packed)-size) { //nolint:gosec // not negative
 			return errPacked
 		}
 		end := size + int(n) //nolint:gosec // at most the length
@@ -180,7 +180,7 @@ func (u *unpacker) number() int {
 		return 0
 	}
 	u.left = u.left[size:]
-	return int(n) //nolint:gosec // bounded
+	return int(n)
 }
 
 func (u *unpacker) moment() time.Time {

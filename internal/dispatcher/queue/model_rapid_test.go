@@ -34,6 +34,8 @@ func TestQueueIsAsItsModel(t *testing.T) {
 			"extend":    m.extend,
 			"cancel":    m.cancel,
 			"file":      m.file,
+			"retry":     m.retry,
+			"end":       m.end,
 			"time":      m.pass,
 		})
 	})

@@ -13,6 +13,7 @@ func (m *model) settle(ends []end) []int {
 	stats := map[string]*modelStats{}
 	touched := map[string]bool{}
 	var heads []*modelDelivery
+	var loud []string // changed without an attempt
 	for i, e := range ends {
 		d := m.deliveries[e.delivery]
 		if d == nil || d.lease != fmt.Sprintf("%d:%s", e.token, e.delivery) {
@@ -25,6 +26,11 @@ func (m *model) settle(ends []end) []int {
 		if s.gone {
 			m.totals[map[Result]string{Done: "ok", Fail: "failed"}[e.result]]++
 			m.endGone(d, e)
+			continue
+		}
+		if e.result == Release && d.asked.canceled {
+			m.quit(s, d, d.attempts, e.attempt)
+			loud = append(loud, s.id)
 			continue
 		}
 		if e.result == Release {
@@ -44,11 +50,18 @@ func (m *model) settle(ends []end) []int {
 	m.totals["canceled"] += m.totals[""]
 	delete(m.totals, "")
 	m.putBack(heads)
-	m.note(stats)
+	m.note(stats, loud)
 	for id := range touched {
 		m.touch(nil, id)
 	}
 	return answers
+}
+
+// quit ends a delivery that was cancelled while it was in flight.
+func (m *model) quit(s *modelSub, d *modelDelivery, attempts int, attempt string) {
+	s.add("canc", 1)
+	m.totals["canceled"]++
+	m.end(d.id, "c", attempts, canceled, attempt)
 }
 
 // endGone ends an attempt of a subscription that is gone.
@@ -89,6 +102,10 @@ func (m *model) attempted(s *modelSub, d *modelDelivery, e end) {
 		m.totals["failed"]++
 		m.end(d.id, "f", d.attempts+1, e.reason, e.attempt)
 	case Retry:
+		if d.asked.canceled {
+			m.quit(s, d, d.attempts+1, e.attempt)
+			return
+		}
 		d.attempts++
 		m.keepTry(d, e.attempt)
 		d.due = m.now + int64(e.delay)
@@ -105,7 +122,7 @@ func (m *model) keepTry(d *modelDelivery, attempt string) {
 	d.tries = d.tries[max(0, len(d.tries)-mostTries):]
 }
 
-func (m *model) note(stats map[string]*modelStats) {
+func (m *model) note(stats map[string]*modelStats, also []string) {
 	var urgent []string
 	for id, before := range stats {
 		s := m.subs[id]
@@ -116,7 +133,7 @@ func (m *model) note(stats map[string]*modelStats) {
 			urgent = append(urgent, id)
 		}
 	}
-	m.mark(slices.Collect(maps.Keys(stats)), urgent)
+	m.mark(append(slices.Collect(maps.Keys(stats)), also...), urgent)
 }
 
 // health has three levels: no failure since the last success, some, three or more.
@@ -231,7 +248,7 @@ func (m *model) state() map[string]string {
 // recordText is a delivery's record in the queue.
 func (m *model) recordText(d *modelDelivery) string {
 	payload := m.payloads[d.payload]
-	return fmt.Sprintf("%s|%d|%d|%d|%s|%s", d.sub, d.attempts, d.created, len(payload), typeOf(payload), d.payload)
+	return fmt.Sprintf("%s|%d%s|%d|%d|%s|%s", d.sub, d.attempts, d.asked.text(), d.created, len(payload), typeOf(payload), d.payload)
 }
 
 // historyState adds what has ended: the entries of the stream in no order, the records, and what was filed.

@@ -31,7 +31,11 @@ type model struct {
 }
 
 // modelEnd is a delivery that has ended.
-type modelEnd struct{ id, sub, payload, record, tries string }
+type modelEnd struct {
+	id, sub, payload, record, tries, outcome string
+	attempts                                 int
+	asked                                    asked
+}
 
 func (e modelEnd) bytes() int { return len(e.record) + 1 + len(e.tries) }
 
@@ -51,10 +55,26 @@ type modelDelivery struct {
 	id, sub, payload string
 	attempts         int
 	tries            []string // earlier attempts that are kept
+	asked            asked
 	created          int64
 	due              int64  // -1: in fresh or leased
 	lease            string // "token:delivery", "" if not leased
 	expiry           int64
+}
+
+// asked is what somebody asked for a delivery.
+type asked struct {
+	ever         bool
+	base, rounds int
+	replay       string
+	canceled     bool
+}
+
+func (a asked) text() string {
+	if !a.ever {
+		return ""
+	}
+	return fmt.Sprintf(":%d:%d:%s:%s", a.base, a.rounds, a.replay, map[bool]string{true: "c"}[a.canceled])
 }
 
 func newModel(most, bytes int) *model {
@@ -301,6 +321,10 @@ func (m *model) publish(events []pub, targets [][]Target, e *early) [][]string {
 	return answers
 }
 
+func (m *model) fits(deliveries, bytes int) bool {
+	return len(m.deliveries)+deliveries <= m.most && m.storedBytes()+bytes <= m.bytes
+}
+
 func (m *model) publishOne(
 	e pub, targets []Target, at *early, full map[string]int, queued, touched map[string]bool,
 ) []string {
@@ -321,7 +345,7 @@ func (m *model) publishOne(
 	if len(unknown) > 1 {
 		return unknown
 	}
-	if n := len(targets); n > 0 && (len(m.deliveries)+n > m.most || m.storedBytes()+len(e.payload) > m.bytes) {
+	if len(targets) > 0 && !m.fits(len(targets), len(e.payload)) {
 		return []string{"3"}
 	}
 	answer, name := []string{"0"}, e.id
@@ -360,7 +384,7 @@ func (m *model) publishOne(
 	return answer
 }
 
-const gone = "subscription_deleted"
+const gone, canceled = "subscription_deleted", "canceled"
 
 // end takes a delivery out of the queue.
 func (m *model) end(id, outcome string, attempts int, reason, attempt string) {
@@ -373,8 +397,8 @@ func (m *model) end(id, outcome string, attempts int, reason, attempt string) {
 func (m *model) record(d *modelDelivery, payload, outcome string, attempts int, reason, attempt string) {
 	m.payloads[d.payload] = payload
 	m.ended = append(m.ended, modelEnd{
-		id: d.id, sub: d.sub, payload: d.payload, tries: strings.Join(d.tries, "") + attempt,
-		record: fmt.Sprintf("%d|%s|%d|%d|%s|n|%s|%s|%s", m.now, outcome, attempts, len(payload), reason, d.sub, typeOf(payload),
+		id: d.id, sub: d.sub, payload: d.payload, outcome: outcome, attempts: attempts, asked: d.asked, tries: strings.Join(d.tries, "") + attempt,
+		record: fmt.Sprintf("%d|%s|%d%s|%d|%s|n|%s|%s|%s", m.now, outcome, attempts, d.asked.text(), len(payload), reason, d.sub, typeOf(payload),
 			d.payload),
 	})
 }
@@ -449,10 +473,16 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 		s := m.subs[d.sub]
 		if s.gone {
 			m.totals["canceled"]++
-			m.end(d.id, "c", d.attempts, gone, "")
+			m.end(d.id, "c", d.attempts, map[bool]string{true: canceled, false: gone}[d.asked.canceled], "")
 			continue
 		}
 		s.sent = append(s.sent, secondOf(m.now))
+		if d.asked.canceled {
+			s.add("canc", 1)
+			m.totals["canceled"]++
+			m.end(d.id, "c", d.attempts, canceled, "")
+			continue
+		}
 		back = append(back, d)
 	}
 	slices.Reverse(back)

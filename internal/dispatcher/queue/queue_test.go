@@ -6,13 +6,16 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
 
+	"nexus.io/webhooks/internal/dispatcher/history"
 	"nexus.io/webhooks/test/redistest"
 )
 
@@ -55,6 +58,7 @@ func suite(t *testing.T, at func(*testing.T) place) {
 		"a pause keeps what comes until it ends":                    testPause,
 		"what waits for a subscription that is gone is cancelled":   testCancel,
 		"statistics are told until they were reflected":             testReflection,
+		"what has ended is in the history and can be retried":       testHistory,
 		"a full backlog and a full queue refuse":                    testFull,
 		"an event of many matches comes to each once":               testManyMatches,
 		"an event of many that was begun is taken wholly":           testBegun,
@@ -469,5 +473,79 @@ func testLayout(t *testing.T, p place) {
 	}
 	if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Fatal }) {
 		t.Errorf("findings %v: none is fatal", findings)
+	}
+}
+
+func testHistory(t *testing.T, p place) {
+	var healthy atomic.Bool
+	q, _ := p.run(t, func(o *Options, c *sink) {
+		o.MaxHistory = 3
+		c.ends = func(l Lease) Settlement {
+			s := Settlement{Lease: l, Result: Fail, StatusCode: 410}
+			if healthy.Load() {
+				s.Result, s.StatusCode = Done, 200
+			}
+			s.Attempt = history.AppendAttempt(nil, &history.Attempt{Number: l.Attempt, StatusCode: s.StatusCode}, "u", nil)
+			return s
+		}
+	})
+	configure(t, q, "s1")
+	var ids []string
+	for i := range 5 {
+		e := publication(fmt.Sprintf("e%d", i), "s1")
+		e.Targets[0].DeliveryID = uuid.Must(uuid.NewV7()).String()
+		ids = append(ids, e.Targets[0].DeliveryID)
+		publish(t, q, e)
+		empty(t, q)
+	}
+	page, next := pageOf(t, q, history.Filter{Limit: 2}, ids[4], ids[3])
+	if next == "" {
+		t.Fatal("the first page is said to be the last")
+	}
+	page, next = pageOf(t, q, history.Filter{SubscriptionIDs: []string{"s1"}, After: next}, ids[2])
+	if next != "" {
+		t.Errorf("there is more after the last page, behind %s", next)
+	}
+	bodies, err := q.Bodies(t.Context(), []Body{page[0].BodyAt})
+	if err != nil || string(bodies[0]) != `{"id":"e2"}` {
+		t.Errorf("body %q, %v", bodies, err)
+	}
+	healthy.Store(true)
+	retriedOnce(t, q, ids[3])
+	audited(t, q)
+}
+
+func pageOf(t *testing.T, q *Queue, f history.Filter, want ...string) ([]Ended, history.Cursor) {
+	t.Helper()
+	page, next, err := q.History(t.Context(), f, func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range page {
+		got = append(got, e.ID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("page (-want +got):\n%s", diff)
+	}
+	return page, next
+}
+
+// retriedOnce retries a delivery that had failed, and it succeeds.
+func retriedOnce(t *testing.T, q *Queue, id string) {
+	t.Helper()
+	if c, err := q.Retry(t.Context(), id); err != nil || c != (Changed{Requeued, id}) {
+		t.Fatalf("retry: %+v, %v", c, err)
+	}
+	empty(t, q)
+	_, found, err := q.Find(t.Context(), id)
+	if err != nil || found == nil {
+		t.Fatalf("after a retry it is %+v, %v", found, err)
+	}
+	if found.Status != history.Success || found.Round != 2 || len(found.Attempts) != 2 || found.Attempts[1].Number != 2 {
+		t.Errorf("after a retry it is %+v", found)
+	}
+	if c, err := q.CancelDelivery(t.Context(), id); err != nil || c.Outcome != AlreadyEnded {
+		t.Errorf("cancel: %+v, %v", c, err)
 	}
 }

@@ -149,8 +149,8 @@ type Ended struct {
 	BodyAt Body
 }
 
-// Find returns a delivery with its attempts: the one that is unfinished, whose record has neither status nor end, or the
-// one that has ended. Both are nil where there is none, or no longer.
+// Find returns a delivery with its attempts: one that is unfinished, whose record has neither status nor end, or one
+// that has ended. Both are nil where there is none, or no longer.
 func (q *Queue) Find(ctx context.Context, id string) (*Unfinished, *Ended, error) {
 	for _, s := range q.shards {
 		open, ended, err := s.find(ctx, id)
@@ -239,7 +239,9 @@ func (s *shard) parseEnded(id, value string, attempts bool) (*Ended, error) {
 // History returns a page of what has ended, newest first, of namespaces that may be seen. It may be shorter than
 // f.Limit although there is more, also empty: Next tells. Bodies are left out; of the attempts all that are kept are
 // there.
-func (q *Queue) History(ctx context.Context, f history.Filter, visible func(string) bool) ([]Ended, history.Cursor, error) {
+func (q *Queue) History(
+	ctx context.Context, f history.Filter, visible func(namespace string) bool,
+) ([]Ended, history.Cursor, error) {
 	var all []Ended
 	until := "" // before this, some shard was not looked at
 	for _, s := range q.shards {
