@@ -42,10 +42,33 @@ func inContract(t *testing.T, request *http.Request, body string, r reply) {
 
 // things make what a path is about, and return its id.
 var things = map[string]func(*testing.T, *stack.Stack) string{
+	"/api/v1/deliveries/": func(t *testing.T, s *stack.Stack) string { return waiting(t, s).Deliveries[0].DeliveryID },
+	"/api/v1/events/":     func(t *testing.T, s *stack.Stack) string { return waiting(t, s).EventID },
 	"/api/v1/subscriptions/": func(t *testing.T, s *stack.Stack) string {
 		// A name of its own, since nothing here collects the Secret of one that is gone.
 		return made(t, s, draft("thing-"+strings.ToLower(rand.Text()[:8]), s.Receiver.URL+"/ok/thing")).ID
 	},
+}
+
+// published is the answer to an event.
+type published struct {
+	EventID    string `json:"event_id"`
+	Deliveries []struct {
+		DeliveryID string `json:"delivery_id"`
+	}
+}
+
+// waiting publishes an event to a subscription that is paused.
+func waiting(t *testing.T, s *stack.Stack) (p published) {
+	t.Helper()
+	name := "waiting-" + strings.ToLower(rand.Text()[:8])
+	sub := made(t, s, draft(name, s.Receiver.URL+"/ok/thing"))
+	call(t, s, 0, "POST", "/api/v1/subscriptions/"+sub.ID+"/pause", "").want(t, http.StatusOK)
+	r := call(t, s, 0, "POST", "/api/v1/events", event(name, name))
+	if err := json.Unmarshal([]byte(r.text), &p); err != nil || len(p.Deliveries) != 1 {
+		t.Fatalf("%d %s: %v", r.status, r.text, err)
+	}
+	return p
 }
 
 // targetOf is where to send an operation's request: with something that is there, and with the query.

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"nexus.io/webhooks/internal/dispatcher/deliveries"
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/dispatcher/subscriptions"
 	"nexus.io/webhooks/internal/event"
 )
@@ -65,16 +67,31 @@ func TestFieldsOfSubscriptionsAreThoseOfTheDecoder(t *testing.T) {
 	}
 }
 
-// What a subscription shows is what its type has.
-func TestFieldsThatSubscriptionsShowAreThoseOfTheType(t *testing.T) {
-	properties := whole(t)["components"].(object)["schemas"].(object)["Subscription"].(object)["properties"].(object)
-	shown := map[string]string{}
-	for f := range reflect.TypeFor[subscriptions.Subscription]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		shown[name] = ""
-	}
-	if diff := cmp.Diff(slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(properties))); diff != "" {
-		t.Errorf("(-type +document):\n%s", diff)
+// What an answer shows is what its type has, and what it may lack is what the type leaves out.
+func TestFieldsThatAreShownAreThoseOfTheTypes(t *testing.T) {
+	for name, shown := range map[string]reflect.Type{
+		"Subscription":    reflect.TypeFor[subscriptions.Subscription](),
+		"Delivery":        reflect.TypeFor[deliveries.Delivery](),
+		"Attempt":         reflect.TypeFor[deliveries.Attempt](),
+		"PendingDelivery": reflect.TypeFor[deliveries.Pending](),
+		"Problem":         reflect.TypeFor[rest.Problem](),
+		"FieldError":      reflect.TypeFor[rest.FieldError](),
+	} {
+		t.Run(name, func(t *testing.T) {
+			schema := whole(t)["components"].(object)["schemas"].(object)[name].(object)
+			want, got := map[string]bool{}, map[string]bool{} // whether it is always there
+			for f := range shown.Fields() {
+				if field, options, _ := strings.Cut(f.Tag.Get("json"), ","); field != "" {
+					want[field] = options != "omitempty"
+				}
+			}
+			for field := range schema["properties"].(object) {
+				got[field] = slices.Contains(schema["required"].([]any), any(field))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-type +document):\n%s", diff)
+			}
+		})
 	}
 }
 
