@@ -152,14 +152,16 @@ func (s *selection) cut(found map[string]*Delivery, until string) ([]*Delivery, 
 
 // addBodies reads the bodies, and ends the page where they are too large.
 func (h *handler) addBodies(ctx context.Context, page []*Delivery, next string) ([]*Delivery, string, error) {
-	total := 0
+	total, last := 0, ""
 	var at []queue.Body
-	for i, d := range page {
-		if total += d.body.Size; total > maxBodies && i > 0 {
-			page, next = page[:i], page[i-1].ID
+	for _, d := range page {
+		if total += d.body.Size; total > maxBodies && len(at) > 0 {
 			break
 		}
-		at = append(at, d.body)
+		at, last = append(at, d.body), d.ID
+	}
+	if len(at) < len(page) {
+		page, next = page[:len(at)], last
 	}
 	bodies, err := h.store.Bodies(ctx, at)
 	if err != nil {

@@ -128,7 +128,7 @@ func answers(status int, header ...string) roundTrip {
 func repeats(before int) roundTrip {
 	return func(req *http.Request) (*http.Response, error) {
 		text := strings.Repeat(".", before) + req.Header.Get("Authorization") + secretKey
-		return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader(text)), Header: http.Header{}}, nil
+		return &http.Response{StatusCode: http.StatusInternalServerError, Body: io.NopCloser(strings.NewReader(text)), Header: http.Header{}}, nil
 	}
 }
 

@@ -84,7 +84,7 @@ func appendHeaders(b []byte, headers []Header) []byte {
 func appendName(b []byte, name string) []byte {
 	for i, known := range packedNames {
 		if known == name {
-			return append(b, byte(i+1)) //nolint:gosec // one of seven
+			return append(b, byte(i+1))
 		}
 	}
 	return appendText(append(b, 0), text(name, MaxIdentifier))

@@ -498,11 +498,11 @@ func testHistory(t *testing.T, p place) {
 		publish(t, q, e)
 		empty(t, q)
 	}
-	page, next := pageOf(t, q, history.Filter{Limit: 2}, ids[4], ids[3])
+	_, next := pageOf(t, q, history.Filter{Limit: 2}, ids[4], ids[3])
 	if next == "" {
 		t.Fatal("the first page is said to be the last")
 	}
-	page, next = pageOf(t, q, history.Filter{SubscriptionIDs: []string{"s1"}, After: next}, ids[2])
+	page, next := pageOf(t, q, history.Filter{SubscriptionIDs: []string{"s1"}, After: next}, ids[2])
 	if next != "" {
 		t.Errorf("there is more after the last page, behind %s", next)
 	}
