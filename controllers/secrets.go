@@ -156,18 +156,24 @@ func (r *SubscriptionReconciler) owns(
 // generateKey creates the Secret with the signing key if the spec names none and it does not exist, and adds it to
 // secrets. A Secret that exists is left as it is, whoever made it and whatever is in it: a key that somebody put there
 // may be the only one that their receivers know. What is wrong with it becomes a condition, and deleting it is how to
-// ask for a new key. The subscription is read again from the API server first: people get told when a key is replaced,
+// ask for a new key. One that was left behind is replaced. The subscription is read again from the API server first: people get told when a key is replaced,
 // so the status must not be older than the Secret.
 func (r *SubscriptionReconciler) generateKey(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
 ) error {
 	name := v1alpha1.GeneratedSecretName(sub.Name)
-	if !sub.GeneratesSigningKey() || secrets[name] != nil {
+	before := secrets[name]
+	if !sub.GeneratesSigningKey() || before != nil && !isLeftBehind(before, sub) {
 		return nil
 	}
 	current, err := r.readAgain(ctx, sub)
 	if err != nil || current == nil || !current.GeneratesSigningKey() {
 		return err
+	}
+	if before != nil {
+		if err := r.deleteSecret(ctx, before); err != nil {
+			return err
+		}
 	}
 	secret := newSigningSecret(current)
 	if err := r.keepSeenKey(ctx, current, secret); err != nil {
@@ -179,6 +185,15 @@ func (r *SubscriptionReconciler) generateKey(
 	secrets[name] = secret
 	r.recordGenerated(current, name)
 	return nil
+}
+
+// isLeftBehind tells whether a Secret was generated for a subscription of this name that is gone, as the other UID
+// says. The garbage collector would delete it, where there is one and once it comes by.
+func isLeftBehind(secret *corev1.Secret, sub *v1alpha1.WebhookSubscription) bool {
+	owner := metav1.GetControllerOf(secret)
+	return owner != nil && owner.Kind == v1alpha1.Kind && owner.APIVersion == v1alpha1.GroupVersion.String() &&
+		owner.Name == sub.Name && owner.UID != sub.UID && secret.Type == v1alpha1.SecretTypeSigningKey &&
+		secret.Labels[v1alpha1.LabelManagedBy] == v1alpha1.FieldOwnerManager
 }
 
 func (r *SubscriptionReconciler) recordGenerated(sub *v1alpha1.WebhookSubscription, name string) {

@@ -141,14 +141,44 @@ func TestASubscriptionThatComesAgainDoesNotInheritTheKey(t *testing.T) {
 	f.create(f.subscription("cicd"))
 	first := f.waitReady("cicd")
 	f.delete(first)
-	f.create(f.subscription("cicd"))
-	// The garbage collector has not come by yet: the old key is there and belongs to the subscription that was.
-	f.waitFor("cicd", v1alpha1.ConditionSecretReady, v1alpha1.ReasonSecretConflict)
 	old := f.getSecret("cicd-signing")
-	f.delete(old)
-	f.waitReady("cicd")
-	if string(f.getSecret("cicd-signing").Data["secret"]) == string(old.Data["secret"]) {
-		t.Error("the key is the old one")
+	f.create(f.subscription("cicd"))
+	// The garbage collector never comes by here: the old key is there and belongs to the subscription that was.
+	second := f.waitReady("cicd")
+	secret := f.getSecret("cicd-signing")
+	if string(secret.Data["secret"]) == string(old.Data["secret"]) || !metav1.IsControlledBy(secret, second) {
+		t.Error("the key is the old one, or still the other's")
+	}
+}
+
+func TestOnlyWhatWasGeneratedForThisNameIsLeftBehind(t *testing.T) {
+	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "cicd", UID: "new"}}
+	cases := map[string]struct {
+		change func(*corev1.Secret)
+		want   bool
+	}{
+		"generated for the one that was": {func(*corev1.Secret) {}, true},
+		"its own":                        {func(s *corev1.Secret) { s.OwnerReferences[0].UID = "new" }, false},
+		"another name's":                 {func(s *corev1.Secret) { s.OwnerReferences[0].Name = "other" }, false},
+		"another kind's":                 {func(s *corev1.Secret) { s.OwnerReferences[0].Kind = "Deployment" }, false},
+		"another group's":                {func(s *corev1.Secret) { s.OwnerReferences[0].APIVersion = "v1" }, false},
+		"not controlled":                 {func(s *corev1.Secret) { s.OwnerReferences[0].Controller = new(bool) }, false},
+		"nobody's":                       {func(s *corev1.Secret) { s.OwnerReferences = nil }, false},
+		"of another type":                {func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }, false},
+		"not made by the manager":        {func(s *corev1.Secret) { s.Labels = nil }, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			secret := ownSecret(sub, "cicd-signing", []byte(someKey))
+			controls := true
+			secret.OwnerReferences = []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind, Name: "cicd", UID: "old", Controller: &controls,
+			}}
+			c.change(secret)
+			if got := isLeftBehind(secret, sub); got != c.want {
+				t.Errorf("left behind: %v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

@@ -401,9 +401,12 @@ func rotating(t *testing.T, s *stack.Stack) {
 	if list := waitFor(t, s, "/ok/rotated", 1); !list[0].Verify(got.NewSecret) {
 		t.Error("the first attempt does not carry the new secret's signature")
 	}
-	again := call(t, s, 0, "POST", at+"/rotate-secret", "").want(t, 200)
-	if again.NewSecret == got.NewSecret {
+	r = call(t, s, 0, "POST", at+"/rotate-secret", "")
+	if again := r.want(t, 200); again.NewSecret == got.NewSecret {
 		t.Error("the second rotation changed nothing")
+	}
+	if !strings.Contains(r.text, "replaced within its overlap") {
+		t.Errorf("nothing says that the oldest key signs no more: %s", r.text)
 	}
 }
 

@@ -8,6 +8,7 @@ package stack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	kuberuntime "k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -149,12 +151,19 @@ func Post(ctx context.Context, c *http.Client, url, body string) (int, string, e
 	return response.StatusCode, string(answer), nil
 }
 
+// scheme is a scheme of our own: informers read client-go's at any time.
+var scheme = sync.OnceValues(func() (*kuberuntime.Scheme, error) {
+	s := kuberuntime.NewScheme()
+	return s, errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
+})
+
 // NewClient reads and writes subscriptions and the built-in kinds.
 func NewClient(config *rest.Config) (client.Client, error) {
-	if err := v1alpha1.AddToScheme(clientgoscheme.Scheme); err != nil {
-		return nil, fmt.Errorf("register the subscription's types: %w", err)
+	scheme, err := scheme()
+	if err != nil {
+		return nil, fmt.Errorf("register the types: %w", err)
 	}
-	c, err := client.New(config, client.Options{Scheme: clientgoscheme.Scheme})
+	c, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}

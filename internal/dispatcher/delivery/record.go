@@ -4,7 +4,6 @@
 package delivery
 
 import (
-	"bytes"
 	"net/http"
 
 	"nexus.io/webhooks/internal/dispatcher/history"
@@ -25,7 +24,7 @@ func packed(route *routing.Route, s queue.Settlement, e Exchange) []byte {
 	}
 	attempt := history.Attempt{
 		Number: s.Lease.Attempt, StartedAt: e.Started, Duration: e.Duration, StatusCode: e.StatusCode,
-		Reason: s.Reason, Error: s.Error, ResponseBody: withoutSecrets(e.Body, route),
+		Reason: s.Reason, Error: s.Error, ResponseBody: WithoutSecrets(e.Body, route),
 		ConnectionReused: e.Reused, RemoteAddress: e.RemoteAddress,
 	}
 	var room [16]history.Header
@@ -40,38 +39,6 @@ func addressOf(route *routing.Route) string {
 	shown := *route.Endpoint
 	shown.User, shown.RawQuery, shown.ForceQuery, shown.Fragment = nil, "", false, ""
 	return shown.String()
-}
-
-var hidden = []byte("[redacted]")
-
-// withoutSecrets is the beginning of an answer with nothing in it that the route has from Secrets, in case the endpoint
-// repeats what it was sent. The end of the beginning may be that of a secret's beginning.
-func withoutSecrets(body []byte, route *routing.Route) []byte {
-	isCut := len(body) == maxSnippet
-	for _, h := range route.Headers {
-		if h.Secret {
-			body = without(body, []byte(h.Value), isCut)
-		}
-	}
-	for _, key := range route.Keys {
-		body = without(body, key, isCut)
-	}
-	return body
-}
-
-func without(body, secret []byte, isCut bool) []byte {
-	if len(secret) == 0 || len(body) == 0 {
-		return body
-	}
-	if bytes.Contains(body, secret) {
-		body = bytes.ReplaceAll(body, secret, hidden)
-	}
-	for n := min(len(secret)-1, len(body)); isCut && n > 0; n-- {
-		if bytes.HasSuffix(body, secret[:n]) {
-			return append(body[:len(body)-n:len(body)-n], hidden...)
-		}
-	}
-	return body
 }
 
 // shownHeaders appends the headers of a request that may be shown: never one that comes from a Secret, nor one of that

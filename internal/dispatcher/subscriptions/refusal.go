@@ -55,6 +55,9 @@ func invalid(err error) *rest.Problem {
 	p := rest.New(http.StatusUnprocessableEntity, "")
 	seen := map[rest.FieldError]bool{}
 	for _, cause := range status.Status().Details.Causes {
+		if cause.Field == "<nil>" && len(status.Status().Details.Causes) > 1 {
+			continue // it only says that there may be more to say
+		}
 		found := rest.FieldError{Field: fieldOf(cause.Field), Message: messageOf(cause)}
 		if !seen[found] {
 			p.Field(found.Field, found.Message)

@@ -37,12 +37,14 @@ func (h *handler) rotate(w http.ResponseWriter, r *rest.Request) int {
 		return p.Write(w)
 	}
 	var wanted string
+	var overlap time.Time
 	sub, p = h.again(r.Context(), sub, func(
 		sub *v1alpha1.WebhookSubscription,
 	) (*v1alpha1.WebhookSubscription, *rest.Problem, error) {
 		if p := checkGenerated(sub); p != nil {
 			return nil, p, nil
 		}
+		overlap = overlapOf(h.Cache.Secret(sub.Namespace, sub.SigningKey().Name))
 		if wanted = h.unanswered(sub); wanted != "" {
 			return sub, nil, nil
 		}
@@ -60,7 +62,24 @@ func (h *handler) rotate(w http.ResponseWriter, r *rest.Request) int {
 			secretPatience)).Retry(retryAway).Write(w)
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	return rest.JSON(w, http.StatusOK, answerTo(idOf(sub), secret))
+	answer := answerTo(idOf(sub), secret)
+	if overlap.After(time.Now()) {
+		answer.Message += " The one before it, which was to sign until " + overlap.Format(time.RFC3339) +
+			", signs no more: it was replaced within its overlap, and deliveries carry two signatures at most."
+	}
+	return rest.JSON(w, http.StatusOK, answer)
+}
+
+// overlapOf is until when a previous key signs too; the zero time where there is none.
+func overlapOf(secret *corev1.Secret) time.Time {
+	if secret == nil {
+		return time.Time{}
+	}
+	until, err := time.Parse(time.RFC3339, secret.Annotations[v1alpha1.AnnotationPreviousValidUntil])
+	if err != nil {
+		return time.Time{}
+	}
+	return until.UTC()
 }
 
 func checkGenerated(sub *v1alpha1.WebhookSubscription) *rest.Problem {
@@ -132,9 +151,7 @@ func answerTo(id string, secret *corev1.Secret) rotated {
 		SubscriptionID: id, NewSecret: string(secret.Data[v1alpha1.DefaultSigningKey]),
 		Message: "Store the new secret, it is not shown again. The old one signs no more.",
 	}
-	until, err := time.Parse(time.RFC3339, secret.Annotations[v1alpha1.AnnotationPreviousValidUntil])
-	if err == nil {
-		until = until.UTC()
+	if until := overlapOf(secret); !until.IsZero() {
 		answer.PreviousValidUntil = &until
 		answer.Message = "Store the new secret, it is not shown again. Until " + until.Format(time.RFC3339) +
 			" deliveries carry a signature by each of the two."

@@ -4,7 +4,6 @@
 package trial
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,8 +26,6 @@ const (
 	maxURL    = 2048
 	maxSecret = 1024
 	redacted  = "[redacted]"
-	// shortest is the length from which a secret is looked for in an answer: what is shorter occurs by chance.
-	shortest = 4
 )
 
 // target is what to test.
@@ -192,30 +189,9 @@ func (h *handler) test(
 	return rest.JSON(w, http.StatusOK, result{
 		Success: exchange.Err == nil && exchange.StatusCode/100 == 2, Error: delivery.Describe(exchange),
 		StatusCode: exchange.StatusCode, ResponseTime: exchange.Duration.Milliseconds(),
-		ResponseBody: withoutSecrets(exchange.Body, route), HeadersSent: shown(*recorder.sent, route),
+		ResponseBody: strings.ToValidUTF8(string(delivery.WithoutSecrets(exchange.Body, route)), "\uFFFD"), HeadersSent: shown(*recorder.sent, route),
 		SignatureSecret: made,
 	})
-}
-
-// withoutSecrets is an answer as text, without what an endpoint may have repeated of the request's secrets.
-func withoutSecrets(body []byte, route *routing.Route) string {
-	hide := func(secret string) {
-		if len(secret) >= shortest {
-			body = bytes.ReplaceAll(body, []byte(secret), []byte(redacted))
-		}
-	}
-	for _, key := range route.Keys {
-		hide(string(key))
-	}
-	for _, header := range route.Headers {
-		if header.Secret {
-			hide(header.Value)
-			for _, part := range strings.Fields(header.Value) { // such as the token behind Bearer
-				hide(part)
-			}
-		}
-	}
-	return strings.ToValidUTF8(string(body), "\uFFFD")
 }
 
 // shown are the headers that were sent, without the values that came from Secrets.

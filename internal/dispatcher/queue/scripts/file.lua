@@ -5,7 +5,7 @@
 --       [7] most bytes of entries that stay  [8] most records to forget for want of room
 -- Returns {records filed, entries left to file, 1 where the history is beyond its bounds still}.
 -- What was made before the time is not filed, and goes with its bucket. Of a subscription the first that were filed go
--- first, of all those that were made first, a bucket's in no order.
+-- first, of all those that were made first, a bucket's in no order. Up to an eighth more than its most may be kept.
 local now = clock()
 whatever_the_memory()
 local most, per_sub, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
@@ -90,11 +90,11 @@ end
 kept = kept - hold(deltas, sizes)
 
 -- 3. What is beyond the bounds.
-local surplus = {}
+local surplus, slack = {}, math.floor(per_sub / 8)   -- an eighth more, so that several are forgotten in one go
 for sub, list in pairs(subs) do
   local key, n = prefix .. 'hist:' .. sub, 0
   for i = 1, #list, 4000 do n = call('RPUSH', key, unpack(list, i, math.min(i + 3999, #list))) end
-  if n > per_sub then
+  if n > per_sub + slack then
     for _, id in ipairs(call('LPOP', key, n - per_sub)) do surplus[#surplus + 1] = id end
   end
   call('PEXPIRE', key, ARGV[4])   -- then whatever is in it has left the history
