@@ -156,8 +156,8 @@ func (r *SubscriptionReconciler) owns(
 // generateKey creates the Secret with the signing key if the spec names none and it does not exist, and adds it to
 // secrets. A Secret that exists is left as it is, whoever made it and whatever is in it: a key that somebody put there
 // may be the only one that their receivers know. What is wrong with it becomes a condition, and deleting it is how to
-// ask for a new key. One that was left behind is replaced. The subscription is read again from the API server first: people get told when a key is replaced,
-// so the status must not be older than the Secret.
+// ask for a new key. One that was left behind is replaced. The subscription is read again from the API server first:
+// people get told when a key is replaced, so the status must not be older than the Secret.
 func (r *SubscriptionReconciler) generateKey(
 	ctx context.Context, sub *v1alpha1.WebhookSubscription, secrets map[string]*corev1.Secret,
 ) error {

@@ -24,8 +24,8 @@ const (
 var redacted = []byte("[redacted]")
 
 // WithoutSecrets is the beginning of an answer, as an Exchange has it, without what the route has from Secrets, in case
-// the endpoint repeats what it was sent: whole or a word of it, as it is or as JSON, URLs and base64 write it. Where the
-// beginning was cut, its end may be that of a secret's beginning, and is left out too.
+// the endpoint repeats what it was sent: whole or a word of it, as it is or as JSON, URLs and base64 write it. Where
+// the beginning was cut, its end may be that of a secret's beginning, and is left out too.
 func WithoutSecrets(body []byte, route *routing.Route) []byte {
 	if len(body) == 0 {
 		return body

@@ -189,7 +189,8 @@ func (h *handler) test(
 	return rest.JSON(w, http.StatusOK, result{
 		Success: exchange.Err == nil && exchange.StatusCode/100 == 2, Error: delivery.Describe(exchange),
 		StatusCode: exchange.StatusCode, ResponseTime: exchange.Duration.Milliseconds(),
-		ResponseBody: strings.ToValidUTF8(string(delivery.WithoutSecrets(exchange.Body, route)), "\uFFFD"), HeadersSent: shown(*recorder.sent, route),
+		ResponseBody:    strings.ToValidUTF8(string(delivery.WithoutSecrets(exchange.Body, route)), "\uFFFD"),
+		HeadersSent:     shown(*recorder.sent, route),
 		SignatureSecret: made,
 	})
 }
