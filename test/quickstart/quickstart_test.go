@@ -20,7 +20,7 @@ func TestQuickstart(t *testing.T) {
 	t.Run("shows the path, keeps its word after a kill, and stops all of it", func(t *testing.T) {
 		// The lease bounds how long what the killed dispatcher had in hand waits.
 		r := p.start(t, "WEBHOOK_LEASE_TIME=5")
-		r.await(t, "took build.completed", "signature verified", started)
+		r.await(t, "took build.completed", "signature verified", started, "dispatcher.pid)") // the last of the hints
 		r.tryHints(t)
 		r.surviveKill(t)
 		r.stop(t)

@@ -6,8 +6,10 @@ package subscriptions
 import (
 	"context"
 	"encoding/json"
+	"math/rand/v2"
 	"net/http"
 	"reflect"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -15,9 +17,13 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
-// maxTries bounds how often a change is decided anew because somebody else was quicker. Others write the status only
-// every few seconds.
-const maxTries = 10
+const (
+	// maxTries bounds how often a change is decided anew because somebody else was quicker: other callers, and with
+	// each of their changes the manager and the reflector, which write the status.
+	maxTries = 20
+	// mostPause bounds the random pause between two tries, which lets those who are at it together take turns.
+	mostPause = 50 * time.Millisecond
+)
 
 // decision is what a change makes of the present object: the merge patch of its spec, empty where nothing changes.
 type decision func(sub *v1alpha1.WebhookSubscription) (document, *rest.Problem)
@@ -72,6 +78,9 @@ func (h *handler) again(ctx context.Context, sub *v1alpha1.WebhookSubscription, 
 		case !apierrors.IsConflict(err):
 			return nil, h.refusal(err, sub.Namespace)
 		}
+		if !pause(ctx) {
+			return nil, busy()
+		}
 		live, err := h.cluster.get(ctx, sub)
 		switch {
 		case apierrors.IsNotFound(err) || (err == nil && live.UID != sub.UID):
@@ -82,6 +91,16 @@ func (h *handler) again(ctx context.Context, sub *v1alpha1.WebhookSubscription, 
 		sub = live
 	}
 	return nil, busy()
+}
+
+// pause waits a little, false if ctx ended first.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(rand.N(mostPause)): //nolint:gosec // nothing depends on its being guessed
+		return true
+	}
 }
 
 // patch serves PATCH /api/v1/subscriptions/{id}.

@@ -30,8 +30,8 @@ func TestTableHoldsWhatThereIsAtTheStart(t *testing.T) {
 	if r := b.route(without); r == nil || r.Hold != v1alpha1.ReasonSecretNotFound {
 		t.Errorf("route without a Secret: %v, hold %q", r, r.Hold)
 	}
-	want := queue.Limits{SubscriptionID: idOf(with), Generation: 1, RatePerMinute: 60, MaxInFlight: 10, MaxBacklog: 1000,
-		Active: true}
+	want := queue.Limits{SubscriptionID: idOf(with), Namespace: with.Namespace, Generation: 1, RatePerMinute: 60,
+		MaxInFlight: 10, MaxBacklog: 1000, Active: true}
 	if got := b.queue.get(idOf(with)); got != want {
 		t.Errorf("limits are %+v, want %+v", got, want)
 	}
