@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -30,27 +31,35 @@ func WithoutSecrets(body []byte, route *routing.Route) []byte {
 	if len(body) == 0 {
 		return body
 	}
-	isCut := len(body) == maxSnippet
-	for _, secret := range secretsOf(route) {
+	isCut, longest := len(body) == maxSnippet, len(body)
+	if isCut {
+		longest = math.MaxInt
+	}
+	for _, secret := range secretsOf(route, longest) {
 		body = without(body, secret, isCut)
 	}
 	return body
 }
 
-// secretsOf are the texts that must not show, longest first: what holds another goes whole.
-func secretsOf(route *routing.Route) [][]byte {
+// secretsOf are the texts that must not show, longest first: what holds another goes whole. Those of secrets above
+// longest bytes are left out, as no form is shorter than its secret: most answers are short, and cost nothing so.
+func secretsOf(route *routing.Route, longest int) [][]byte {
 	var all [][]byte
 	for _, key := range route.Keys {
-		all = appendForms(all, string(key))
+		if len(key) <= longest {
+			all = appendForms(all, string(key))
+		}
 	}
 	for _, h := range route.Headers {
 		if !h.Secret {
 			continue
 		}
-		all = appendForms(all, h.Value)
+		if len(h.Value) <= longest {
+			all = appendForms(all, h.Value)
+		}
 		if words := strings.Fields(h.Value); len(words) > 1 {
 			for _, word := range words {
-				if len(word) >= shortestWord {
+				if len(word) >= shortestWord && len(word) <= longest {
 					all = appendForms(all, word)
 				}
 			}
