@@ -95,6 +95,9 @@ func (h *handler) begin(w http.ResponseWriter, r *rest.Request, x *exchange, lim
 	if p = rest.Refusal(r.Caller.May(r.Context(), publishing)); p != nil {
 		return "", nil, p
 	}
+	if p = rest.Query(r.Request).Problem(); p != nil {
+		return "", nil, p
+	}
 	if key, p = idempotencyKey(r.Header); p != nil {
 		return "", nil, p
 	}

@@ -23,7 +23,10 @@ func (h *handler) routes() []rest.Route {
 	}
 }
 
-func (h *handler) listEventTypes(w http.ResponseWriter, _ *rest.Request) int {
+func (h *handler) listEventTypes(w http.ResponseWriter, r *rest.Request) int {
+	if p := rest.Query(r.Request).Problem(); p != nil {
+		return p.Write(w)
+	}
 	return rest.Answer(w, http.StatusOK, h.eventTypes)
 }
 

@@ -48,6 +48,24 @@ func TestUnknownPathsAndMethodsAreProblems(t *testing.T) {
 	}
 }
 
+// A misspelt parameter must not pass for one that was heeded.
+func TestParametersThatNobodyKnowsAreRefused(t *testing.T) {
+	fix := newFixture(t, nil)
+	for path, send := range map[string]func(string) *httptest.ResponseRecorder{
+		"/api/v1/events":       func(target string) *httptest.ResponseRecorder { return fix.post(target, released) },
+		"/api/v1/events/batch": func(target string) *httptest.ResponseRecorder { return fix.post(target, "["+released+"]") },
+		"/api/v1/event-types":  func(target string) *httptest.ResponseRecorder { return fix.do("GET", target) },
+	} {
+		if p := wantProblem(t, send(path+"?dry_run=true"), 422); len(p.Errors) != 1 || p.Errors[0].Field != "dry_run" {
+			t.Errorf("%s: %+v", path, p)
+		}
+		wantProblem(t, send(path+"?a=%zz"), 400)
+	}
+	if len(fix.queue.calls) != 0 {
+		t.Error("it was queued all the same")
+	}
+}
+
 func TestEventTypesAreThoseOfTheCatalogue(t *testing.T) {
 	f := newFixture(t, nil)
 	w := f.do("GET", "/api/v1/event-types")

@@ -24,6 +24,9 @@ type Params struct {
 
 // Query returns the reader of a request's parameters.
 func Query(r *http.Request) *Params {
+	if r.URL.RawQuery == "" {
+		return &Params{} // as most calls have it, publishing above all
+	}
 	given, err := url.ParseQuery(r.URL.RawQuery)
 	p := &Params{given: given}
 	if err != nil {
