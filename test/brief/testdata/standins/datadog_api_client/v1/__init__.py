@@ -1,0 +1,2 @@
+# Copyright The Nexus Webhooks Authors.
+# SPDX-License-Identifier: Apache-2.0
