@@ -18,6 +18,14 @@ func (k keys) deliveries() string { return k.prefix + "deliveries" }
 func (k keys) totals() string     { return k.prefix + "totals" }
 func (k keys) subs() string       { return k.prefix + "subs" }
 
+// operations are those under way, and operation is what each is; they are kept in the first shard alone. operationLeft
+// are the deliveries of one that are to be done in this shard, operationCounts how many were. operator is who is at it.
+func (k keys) operations() string               { return k.prefix + "ops" }
+func (k keys) operation(id string) string       { return k.prefix + "op:" + id }
+func (k keys) operator(id string) string        { return k.prefix + "op:" + id + ":operator" }
+func (k keys) operationLeft(id string) string   { return k.prefix + "op:" + id + ":left" }
+func (k keys) operationCounts(id string) string { return k.prefix + "op:" + id + ":counts" }
+
 // wake is the channel on which a sleeping dispatcher hears that there is work for it.
 func (k keys) wake(dispatcher string) string { return k.prefix + "wake:" + dispatcher }
 

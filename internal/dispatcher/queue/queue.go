@@ -70,6 +70,8 @@ type Queue struct {
 	shards   []*shard
 	metrics  *metrics
 
+	begun chan struct{} // holds one token while an operation was begun here that nobody has looked at
+
 	configured sync.Map // subscription id -> Limits, to configure again what Redis has forgotten
 
 	room     sync.Mutex // guards the fields below
@@ -97,7 +99,7 @@ func New(o Options) (*Queue, error) {
 	if o.Shards < 1 || o.Shards > maxShards {
 		return nil, fmt.Errorf("queue shards: %d is not in 1 to %d", o.Shards, maxShards)
 	}
-	q := &Queue{Options: o, client: o.Client, instance: uuid.NewString()}
+	q := &Queue{Options: o, client: o.Client, instance: uuid.NewString(), begun: make(chan struct{}, 1)}
 	for i := range o.Shards {
 		q.shards = append(q.shards, newShard(q, i))
 	}
@@ -137,6 +139,7 @@ func (q *Queue) Run(ctx context.Context, consumer Consumer) error {
 		group.Go(func() error { return s.keepHistory(ctx) })
 	}
 	group.Go(func() error { return q.listen(ctx) })
+	group.Go(func() error { return q.keepOperating(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -66,6 +66,7 @@ func suite(t *testing.T, at func(*testing.T) place) {
 		"a receipt holds whatever becomes of the other events":      testUnqueued,
 		"many publishers and subscriptions lose and double nothing": testMany,
 		"with room for one, everyone has a turn":                    testLittleRoom,
+		"what was chosen is retried or cancelled, and nothing else": testOperations,
 		"a data set of another layout is refused":                   testLayout,
 	}
 	for name, test := range tests {

@@ -72,20 +72,31 @@ func (s *shard) unfinished(ctx context.Context, subscriptionID string) ([]Unfini
 	}
 	var all []Unfinished
 	seen := map[string]bool{}
+	err = s.eachUnfinished(ctx, func(d *Unfinished) {
+		if !seen[d.ID] && (subscriptionID == "" || subscriptionID == d.SubscriptionID) {
+			seen[d.ID] = true
+			all = append(all, *d)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, s.addDueTimes(ctx, all)
+}
+
+// eachUnfinished calls do with each unfinished delivery, some perhaps twice, without the times at which they are due.
+func (s *shard) eachUnfinished(ctx context.Context, do func(*Unfinished)) error {
 	for cursor := uint64(0); ; {
 		page, next, err := s.q.client.HScan(ctx, s.keys.deliveries(), cursor, "", scanStep).Result()
 		if err != nil {
-			return nil, unavailable(err)
+			return unavailable(err)
 		}
 		for i := 0; i+1 < len(page); i += 2 {
 			d := s.parseUnfinished(page[i], page[i+1])
-			if !seen[d.ID] && (subscriptionID == "" || subscriptionID == d.SubscriptionID) {
-				seen[d.ID] = true
-				all = append(all, d)
-			}
+			do(&d)
 		}
 		if cursor = next; cursor == 0 {
-			return all, s.addDueTimes(ctx, all)
+			return nil
 		}
 	}
 }

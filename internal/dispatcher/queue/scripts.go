@@ -48,6 +48,15 @@ var retrySource string
 //go:embed scripts/end.lua
 var endSource string
 
+//go:embed scripts/operate.lua
+var operateSource string
+
+//go:embed scripts/begin.lua
+var beginSource string
+
+//go:embed scripts/ended.lua
+var endedSource string
+
 //go:embed scripts/audit.lua
 var auditSource string
 
@@ -64,8 +73,18 @@ var (
 	copiedScript    = redis.NewScript(library + copiedSource)
 	retryScript     = redis.NewScript(library + retrySource)
 	endScript       = redis.NewScript(library + endSource)
+	beginScript     = redis.NewScript(library + beginSource)
+	endedScript     = redis.NewScript(library + endedSource)
 	auditScript     = redis.NewScript(library + auditSource)
+
+	retryNextScript  = nextOf(retrySource)
+	cancelNextScript = nextOf(endSource)
 )
+
+// nextOf is the script that makes a change of one delivery to the next one of an operation.
+func nextOf(change string) *redis.Script {
+	return redis.NewScript(library + "local function change(ARGV)\n" + change + "\nend\n" + operateSource)
+}
 
 // run calls one script on a shard.
 func (q *Queue) run(ctx context.Context, script *redis.Script, k keys, args []any) ([]any, error) {
