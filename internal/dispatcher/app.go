@@ -27,9 +27,11 @@ import (
 
 	"nexus.io/webhooks/internal/dispatcher/access"
 	"nexus.io/webhooks/internal/dispatcher/apidocs"
+	"nexus.io/webhooks/internal/dispatcher/copier"
 	"nexus.io/webhooks/internal/dispatcher/deliveries"
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
+	"nexus.io/webhooks/internal/dispatcher/history/postgres"
 	"nexus.io/webhooks/internal/dispatcher/intake"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/reflector"
@@ -48,6 +50,8 @@ type App struct {
 	log       *slog.Logger
 	redis     queue.Client
 	queue     *queue.Queue
+	history   *postgres.Store // nil where there is none but that of the queue, as copier
+	copier    *copier.Copier
 	watcher   *watch.Watcher
 	transport *egress.Transport
 	pool      *delivery.Pool
@@ -124,6 +128,9 @@ func (a *App) Close() error {
 	if a.transport != nil {
 		a.transport.CloseIdleConnections()
 	}
+	if a.history != nil {
+		a.history.Close()
+	}
 	if a.redis != nil {
 		errs = append(errs, a.redis.Close())
 	}
@@ -173,6 +180,9 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	if a.queue, err = queue.New(qo); err != nil {
 		return err
 	}
+	if err := a.openHistory(registry); err != nil {
+		return err
+	}
 	namespaces, err := program.Namespaces(a.o.WatchNamespaces)
 	if err != nil {
 		return fmt.Errorf("--watch-namespaces: %w", err)
@@ -201,6 +211,20 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	return err
 }
 
+func (a *App) openHistory(registry prometheus.Registerer) (err error) {
+	if a.o.PostgresURL == "" {
+		return nil
+	}
+	a.history, err = postgres.Open(postgres.Options{
+		URL: a.o.PostgresURL, RetentionDays: a.o.HistoryRetentionDays, Log: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("POSTGRES_URL: %w", err)
+	}
+	a.copier = copier.New(copier.Options{Queue: a.queue, Store: a.history, Registerer: registry, Logger: a.log})
+	return nil
+}
+
 // routes finds a subscription's route in the present table.
 type routes struct{ watcher *watch.Watcher }
 
@@ -227,7 +251,15 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		return nil, err
 	}
 	docs, err := apidocs.New(a.o.Version)
-	return slices.Concat(events, subs, deliveries.New(a.queue, routes{a.watcher}, a.log), trials, docs), err
+	return slices.Concat(events, subs, a.deliveries(), trials, docs), err
+}
+
+func (a *App) deliveries() []rest.Route {
+	var archive deliveries.Archive
+	if a.history != nil {
+		archive = a.history
+	}
+	return deliveries.New(a.queue, archive, routes{a.watcher}, a.log)
 }
 
 // table is the routing table once it is complete, nil before.
@@ -239,11 +271,15 @@ func (a *App) table() *routing.Table {
 }
 
 func (a *App) intake(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {
+	checks := []intake.Check{{Name: "redis", Check: a.checkRedis}}
+	if a.copier != nil {
+		checks = append(checks, intake.Check{Name: "history", Check: a.copier.Check, Dispensable: true})
+	}
 	return intake.New(intake.Options{
 		Publisher: a.queue, Catalogue: catalogue, Registerer: registry, Logger: a.log,
 		Table:   a.table,
 		Loading: a.watcher.Trouble,
-		Checks:  []intake.Check{{Name: "redis", Check: a.checkRedis}},
+		Checks:  checks,
 	})
 }
 
@@ -262,9 +298,6 @@ func (a *App) checkRedis(ctx context.Context) error {
 func (a *App) Run(ctx context.Context) error {
 	a.log.InfoContext(ctx, "Starting", "version", a.o.Version, "dispatcher", a.o.Name,
 		"listenAddress", a.Address(), "metricsAddress", a.MetricsAddress())
-	if a.o.PostgresURL != "" {
-		a.log.WarnContext(ctx, "POSTGRES_URL is set, but this version keeps no delivery history in PostgreSQL")
-	}
 	// What must outlast the stop signal: the queue settles what is in flight meanwhile.
 	working, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
@@ -304,6 +337,9 @@ func (g *failing) run(do func() error) {
 // work runs the rooms: those that follow the cluster until serving ends, the queue until working ends.
 func (a *App) work(serving, working context.Context, group *failing) error {
 	group.run(func() error { return a.watcher.Run(serving) }) // before Redis, so that either's absence is told
+	if a.history != nil {
+		group.run(func() error { a.history.Run(working); return nil })
+	}
 	suits, err := a.checkUntilReached(serving)
 	if err != nil || !suits {
 		return err
@@ -315,6 +351,9 @@ func (a *App) work(serving, working context.Context, group *failing) error {
 		return a.queue.Run(working, a.pool)
 	})
 	group.run(func() error { return a.reflector.Run(serving) })
+	if a.copier != nil {
+		group.run(func() error { a.copier.Run(working); return nil })
+	}
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"nexus.io/webhooks/internal/dispatcher/access"
 	"nexus.io/webhooks/internal/dispatcher/egress"
+	"nexus.io/webhooks/internal/dispatcher/history/postgres"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/routing"
@@ -32,7 +33,6 @@ type Options struct {
 	AuthOutage      time.Duration
 
 	RedisURL           string
-	PostgresURL        string
 	Shards             int
 	QueueMaxDeliveries int
 	QueueMaxMebibytes  int
@@ -40,6 +40,10 @@ type Options struct {
 	HistoryMax         int // records of one subscription
 	HistoryMaxAge      time.Duration
 	HistoryMebibytes   int
+
+	PostgresURL            string // "": no history but that in Redis
+	HistoryRetentionDays   int
+	HistoryOutboxMebibytes int
 
 	MaxBacklog    int // unfinished deliveries of one subscription
 	Defaults      routing.Defaults
@@ -113,9 +117,6 @@ func (o *Options) bindQueue(s *settings.Set) {
 		"`URL` of Redis: redis://[user:password@]host:port[/db], rediss:// with TLS, hosts by commas for a Redis "+
 			"Cluster, redis-sentinel://host:port,.../master. Prefer the variable: everybody on a machine can read flags.",
 		checkRedis)
-	s.Secret(&o.PostgresURL, "postgres-url", "POSTGRES_URL", "",
-		"`URL` of the PostgreSQL that is to keep the long delivery history. This version keeps none there, and says so "+
-			"at its start.", nil)
 	s.Int(&o.Shards, "queue-shards", "WEBHOOK_QUEUE_SHARDS", 1, 1, 1024,
 		"Parts of the queue, each on one node of a Redis Cluster; a single Redis needs one. It cannot change while the "+
 			"queue holds data.")
@@ -128,6 +129,7 @@ func (o *Options) bindQueue(s *settings.Set) {
 	s.Seconds(&o.LeaseTime, "lease-time", "WEBHOOK_LEASE_TIME", 20*time.Second, 3*time.Second, 10*time.Minute,
 		"After how long the deliveries of a dispatcher that died go on elsewhere. A live one extends its leases.")
 	o.bindHistory(s)
+	o.bindArchive(s)
 }
 
 func (o *Options) bindHistory(s *settings.Set) {
@@ -139,6 +141,20 @@ func (o *Options) bindHistory(s *settings.Set) {
 		"For how long they are kept, from when the delivery was made.")
 	s.Int(&o.HistoryMebibytes, "history-max-mebibytes", "WEBHOOK_HISTORY_MAX_MEBIBYTES", 256, 1, 1<<20,
 		"Memory that all of them and their bodies may take, beside that of the queue; then the oldest go first.")
+}
+
+func (o *Options) bindArchive(s *settings.Set) {
+	s.Group("History of deliveries in PostgreSQL")
+	s.Secret(&o.PostgresURL, "postgres-url", "POSTGRES_URL", "",
+		"`URL` of the PostgreSQL (14 or later) that keeps every delivery once it has ended: "+
+			"postgres://user:password@host:5432/database?sslmode=verify-full. Without it the history is what Redis keeps. "+
+			"Give all dispatchers the same.", checkPostgres)
+	s.Int(&o.HistoryRetentionDays, "history-retention-days", "WEBHOOK_HISTORY_RETENTION_DAYS",
+		postgres.DefaultRetentionDays, 1, postgres.MaxRetentionDays,
+		"For how many days they are kept there, from when the delivery was made. Whole days are dropped.")
+	s.Int(&o.HistoryOutboxMebibytes, "history-outbox-mebibytes", "WEBHOOK_HISTORY_OUTBOX_MEBIBYTES", 512, 1, 1<<20,
+		"Memory of Redis that what is not copied there yet may take, while PostgreSQL is away or slow: some 700 bytes and "+
+			"the body for each delivery. Past it the oldest go uncopied, which nexus_webhook_history_lost_total counts.")
 }
 
 func (o *Options) bindDeliveries(s *settings.Set) {
@@ -251,6 +267,13 @@ func checkRedis(text string) error {
 	return client.Close()
 }
 
+func checkPostgres(text string) error {
+	if text == "" {
+		return nil
+	}
+	return postgres.CheckURL(text)
+}
+
 func parseNetworks(text string) ([]netip.Prefix, error) {
 	if text == "" {
 		return nil, nil
@@ -259,8 +282,13 @@ func parseNetworks(text string) ([]netip.Prefix, error) {
 }
 
 func (o *Options) queueOptions() queue.Options {
+	var outbox int64
+	if o.PostgresURL != "" {
+		outbox = int64(o.HistoryOutboxMebibytes) << 20
+	}
 	return queue.Options{
-		Shards: o.Shards, LeaseTime: o.LeaseTime, MaxDeliveries: o.QueueMaxDeliveries,
+		MaxOutboxBytes: outbox,
+		Shards:         o.Shards, LeaseTime: o.LeaseTime, MaxDeliveries: o.QueueMaxDeliveries,
 		MaxBytes: int64(o.QueueMaxMebibytes) << 20, MaxHistory: o.HistoryMax, MaxHistoryAge: o.HistoryMaxAge,
 		MaxHistoryBytes: int64(o.HistoryMebibytes) << 20,
 	}

@@ -34,6 +34,10 @@ func TestDocumentedSettings(t *testing.T) {
 			"redis://localhost:6379", "redis://other:1"},
 		"POSTGRES_URL": {"postgres-url", "postgresql://x", func(o dispatcher.Options) any { return o.PostgresURL },
 			"", "postgresql://x"},
+		"WEBHOOK_HISTORY_RETENTION_DAYS": {"history-retention-days", "90", func(o dispatcher.Options) any { return o.HistoryRetentionDays },
+			30, 90},
+		"WEBHOOK_HISTORY_OUTBOX_MEBIBYTES": {"history-outbox-mebibytes", "64", func(o dispatcher.Options) any { return o.HistoryOutboxMebibytes },
+			512, 64},
 		"WEBHOOK_MAX_RETRIES": {"max-retries", "0", func(o dispatcher.Options) any { return o.Defaults.Retry.MaxRetries }, 5, 0},
 		"WEBHOOK_INITIAL_DELAY": {"initial-delay", "7", func(o dispatcher.Options) any { return o.Defaults.Retry.InitialDelay },
 			5 * time.Second, 7 * time.Second},
@@ -66,6 +70,8 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		want      []string
 	}{
 		"Redis without a scheme": {map[string]string{"REDIS_URL": "localhost:6379"}, nil, []string{"REDIS_URL", "redis://"}},
+		"PostgreSQL elsewhere":   {map[string]string{"POSTGRES_URL": "mysql://x"}, nil, []string{"POSTGRES_URL", "postgres://"}},
+		"days beyond all bounds": {nil, []string{"--history-retention-days=401"}, []string{"--history-retention-days", "400"}},
 		"a network":              {nil, []string{"--egress-allow-networks=10.0.0.0/8,loopback"}, []string{"--egress-allow-networks", "loopback"}},
 		"a network that is never allowed": {map[string]string{"WEBHOOK_EGRESS_ALLOW_NETWORKS": "169.254.0.0/16"}, nil,
 			[]string{"WEBHOOK_EGRESS_ALLOW_NETWORKS", "169.254.0.0/16"}},

@@ -29,7 +29,11 @@ type Store interface {
 		[]queue.Ended, history.Cursor, error)
 	Find(ctx context.Context, id string) (*queue.Unfinished, *queue.Ended, error)
 	Bodies(ctx context.Context, at []queue.Body) ([][]byte, error)
+	Waiting(ctx context.Context, f history.Filter, visible func(namespace string) bool) ([]queue.Ended, error)
+	FindWaiting(ctx context.Context, id string) (*queue.Ended, error)
+	Superseded(ctx context.Context, records []history.Record) (map[string]bool, error)
 	Retry(ctx context.Context, id string) (queue.Changed, error)
+	Restore(ctx context.Context, r *history.Record, body []byte) (queue.Changed, error)
 	CancelDelivery(ctx context.Context, id string) (queue.Changed, error)
 }
 
@@ -39,9 +43,10 @@ type Routes interface {
 }
 
 type handler struct {
-	store  Store
-	routes Routes
-	log    *slog.Logger
+	store   Store
+	archive Archive // nil: the store's history is all there is
+	routes  Routes
+	log     *slog.Logger
 }
 
 const (
@@ -50,9 +55,9 @@ const (
 	subresource = "deliveries"
 )
 
-// New returns the routes of the API.
-func New(store Store, routes Routes, log *slog.Logger) []rest.Route {
-	h := &handler{store, routes, log}
+// New returns the routes of the API. The archive is nil where there is none.
+func New(store Store, archive Archive, routes Routes, log *slog.Logger) []rest.Route {
+	h := &handler{store, archive, routes, log}
 	return []rest.Route{
 		{Method: http.MethodGet, Path: path, Serve: h.list},
 		{Method: http.MethodGet, Path: path + "/pending", Serve: h.pending},
@@ -80,6 +85,9 @@ func (h *handler) failed(ctx context.Context, err error) *rest.Problem {
 			"or a status that is final").Field("status", "must be success, failed or canceled while so many are unfinished")
 	}
 	h.log.WarnContext(ctx, "Deliveries cannot be read or changed", "error", err)
+	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, queue.ErrBehind) {
+		return behind(err)
+	}
 	return rest.New(http.StatusServiceUnavailable, "the deliveries cannot be read or changed just now, since Redis does "+
 		"not answer: send this again later").Retry(retryAway)
 }

@@ -105,7 +105,7 @@ func newRig(t *testing.T, who caller, subs ...string) *rig {
 			t.Fatal(err)
 		}
 	}
-	handler := rest.Handler(New(q, routes, slog.Default()), rest.HandlerOptions{Authenticator: who})
+	handler := rest.Handler(New(q, nil, routes, slog.Default()), rest.HandlerOptions{Authenticator: who})
 	return &rig{t: t, q: q, handler: handler}
 }
 

@@ -27,6 +27,7 @@ type selection struct {
 	history.Filter
 
 	open, ended bool // which of them are wanted at all
+	recent      bool // only what the store's history has
 	status      string
 	namespace   string
 }
@@ -73,7 +74,7 @@ func (h *handler) selection(r *http.Request) (*selection, *rest.Problem) {
 		string(history.Canceled))
 	s.Since, s.Until = params.Time("since"), params.Time("until")
 	s.Limit = params.Int("limit", 1, history.MaxLimit, history.DefaultLimit)
-	s.namespace = params.String("namespace")
+	s.namespace, s.recent = params.String("namespace"), params.Bool("recent", false)
 	var after place
 	if params.Cursor("cursor", &after) {
 		cursor, err := history.ParseCursor(after.After)
@@ -106,9 +107,10 @@ func (h *handler) page(ctx context.Context, s *selection, scope *rest.Scope) ([]
 		}
 	}
 	if s.ended {
-		ended, next, err := h.store.History(ctx, s.Filter, func(namespace string) bool {
+		visible := func(namespace string) bool {
 			return (s.namespace == "" || s.namespace == namespace) && scope.Holds(namespace)
-		})
+		}
+		ended, next, err := h.store.History(ctx, s.Filter, visible)
 		if err != nil {
 			return nil, "", err
 		}
@@ -116,6 +118,13 @@ func (h *handler) page(ctx context.Context, s *selection, scope *rest.Scope) ([]
 			found[ended[i].ID] = viewEnded(&ended[i])
 		}
 		until = string(next)
+		if h.archive != nil && !s.recent {
+			end, err := h.addArchived(ctx, s, visible, found)
+			if err != nil {
+				return nil, "", err
+			}
+			until = max(until, end)
+		}
 	}
 	return s.cut(found, until)
 }
@@ -152,28 +161,49 @@ func (s *selection) cut(found map[string]*Delivery, until string) ([]*Delivery, 
 
 // addBodies reads the bodies, and ends the page where they are too large.
 func (h *handler) addBodies(ctx context.Context, page []*Delivery, next string) ([]*Delivery, string, error) {
+	archived, all, err := h.bodiesOf(ctx, page)
+	if err != nil {
+		return nil, "", err
+	}
 	total, last := 0, ""
 	var at []queue.Body
-	for _, d := range page {
-		if total += d.body.Size; total > maxBodies && len(at) > 0 {
+	for i, d := range page {
+		size := d.body.Size
+		if d.archived {
+			body, read := archived[d.record.Body]
+			if !read && !all {
+				size = maxBodies + 1
+			}
+			d.setBody(body)
+			size = max(size, len(body))
+		}
+		if total += size; total > maxBodies && i > 0 {
+			page, next = page[:i], last
 			break
 		}
-		at, last = append(at, d.body), d.ID
-	}
-	if len(at) < len(page) {
-		page, next = page[:len(at)], last
+		last = d.ID
+		if !d.archived {
+			at = append(at, d.body)
+		}
 	}
 	bodies, err := h.store.Bodies(ctx, at)
 	if err != nil {
 		return nil, "", err
 	}
-	for i, d := range page {
-		if bodies[i] != nil {
-			text := string(bodies[i])
-			d.RequestBody = &text
+	for _, d := range page {
+		if !d.archived {
+			d.setBody(bodies[0])
+			bodies = bodies[1:]
 		}
 	}
 	return page, next, nil
+}
+
+func (d *Delivery) setBody(body []byte) {
+	if body != nil {
+		text := string(body)
+		d.RequestBody = &text
+	}
 }
 
 // Pending is a delivery that waits, as a client sees it.

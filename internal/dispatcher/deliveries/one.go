@@ -47,7 +47,11 @@ func (h *handler) find(r *rest.Request, verb string) (*Delivery, *rest.Problem) 
 	case ended != nil:
 		d = viewEnded(ended)
 	default:
-		return nil, notFound(id)
+		var p *rest.Problem
+		if d, p = h.findArchived(r.Context(), id); p != nil {
+			return nil, p
+		}
+		ended = &queue.Ended{Record: *d.record}
 	}
 	d.withAttempts(&ended.Record)
 	return d, rest.Refusal(r.Caller.May(r.Context(), rest.Action{
@@ -64,22 +68,30 @@ type changed struct {
 
 // retry serves POST /api/v1/deliveries/{id}/retry.
 func (h *handler) retry(w http.ResponseWriter, r *rest.Request) int {
-	return h.change(w, r, h.store.Retry, http.StatusAccepted)
+	return h.change(w, r, func(ctx context.Context, d *Delivery) (queue.Changed, error) {
+		c, err := h.store.Retry(ctx, d.ID)
+		if err == nil && c.Outcome == queue.NotFound && d.record != nil {
+			return h.retryAgain(ctx, d)
+		}
+		return c, err
+	}, http.StatusAccepted)
 }
 
 // cancel serves POST /api/v1/deliveries/{id}/cancel.
 func (h *handler) cancel(w http.ResponseWriter, r *rest.Request) int {
-	return h.change(w, r, h.store.CancelDelivery, http.StatusOK)
+	return h.change(w, r, func(ctx context.Context, d *Delivery) (queue.Changed, error) {
+		return h.store.CancelDelivery(ctx, d.ID)
+	}, http.StatusOK)
 }
 
 func (h *handler) change(
-	w http.ResponseWriter, r *rest.Request, do func(context.Context, string) (queue.Changed, error), status int,
+	w http.ResponseWriter, r *rest.Request, do func(context.Context, *Delivery) (queue.Changed, error), status int,
 ) int {
 	d, p := h.find(r, "create")
 	if p != nil {
 		return p.Write(w)
 	}
-	c, err := do(r.Context(), d.ID)
+	c, err := do(r.Context(), d)
 	if err != nil {
 		return h.failed(r.Context(), err).Write(w)
 	}

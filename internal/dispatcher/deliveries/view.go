@@ -35,7 +35,9 @@ type Delivery struct {
 	Attempts       []Attempt         `json:"attempts,omitempty"`
 
 	namespace string
-	body      queue.Body
+	body      queue.Body      // in the store
+	record    *history.Record // of one that left the store's history, nil for others
+	archived  bool            // its body is in the archive
 }
 
 // Attempt is an attempt as a client sees it.

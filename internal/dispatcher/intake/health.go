@@ -14,10 +14,12 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
-// Check is one thing that must work for the dispatcher to be ready. Its error is shown to whoever asks: no secrets.
+// Check is one thing that must work for the dispatcher to be ready, or Dispensable: then its failure is only told. The
+// error is shown to whoever asks: no secrets.
 type Check struct {
-	Name  string
-	Check func(ctx context.Context) error
+	Name        string
+	Check       func(ctx context.Context) error
+	Dispensable bool
 }
 
 // checkTimeout bounds all checks of one request; it is below the usual timeout of a kubelet's probe plus its period.
@@ -27,6 +29,8 @@ func healthy(w http.ResponseWriter, _ *rest.Request) int {
 	return rest.Answer(w, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
+const failed = "failed"
+
 type readiness struct {
 	Status string        `json:"status"` // ok or unavailable
 	Checks []checkResult `json:"checks"`
@@ -34,7 +38,7 @@ type readiness struct {
 
 type checkResult struct {
 	Name   string `json:"name"`
-	Status string `json:"status"` // ok or failed
+	Status string `json:"status"` // ok, failed, or degraded: failed and dispensable
 	Error  string `json:"error,omitempty"`
 }
 
@@ -42,10 +46,11 @@ type checkResult struct {
 func (h *handler) ready(w http.ResponseWriter, r *rest.Request) int {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
-	found := readiness{Status: "ok", Checks: runChecks(ctx, append([]Check{{"routingTable", h.checkTable}}, h.Checks...))}
+	checks := append([]Check{{Name: "routingTable", Check: h.checkTable}}, h.Checks...)
+	found := readiness{Status: "ok", Checks: runChecks(ctx, checks)}
 	status := http.StatusOK
 	for _, c := range found.Checks {
-		if c.Error != "" {
+		if c.Status == failed {
 			found.Status, status = "unavailable", http.StatusServiceUnavailable
 		}
 	}
@@ -73,7 +78,10 @@ func runChecks(ctx context.Context, checks []Check) []checkResult {
 		running.Go(func() {
 			results[i] = checkResult{Name: c.Name, Status: "ok"}
 			if err := c.Check(ctx); err != nil {
-				results[i].Status, results[i].Error = "failed", err.Error()
+				results[i].Status, results[i].Error = failed, err.Error()
+				if c.Dispensable {
+					results[i].Status = "degraded"
+				}
 			}
 		})
 	}

@@ -80,7 +80,7 @@ func TestEventTypesAreThoseOfTheCatalogue(t *testing.T) {
 
 func TestHealthIsAlwaysOK(t *testing.T) {
 	f := newFixture(t, func(o *Options) {
-		o.Checks = []Check{{"redis", func(context.Context) error { return errors.New("away") }}}
+		o.Checks = []Check{{Name: "redis", Check: func(context.Context) error { return errors.New("away") }}}
 	})
 	f.table = nil
 	for _, path := range []string{"/health", "/healthz"} {
@@ -94,9 +94,12 @@ func TestHealthIsAlwaysOK(t *testing.T) {
 }
 
 func TestReadyOnceEveryCheckPasses(t *testing.T) {
-	var redis, loading error
+	var redis, loading, history error
 	f := newFixture(t, func(o *Options) {
-		o.Checks = []Check{{"redis", func(context.Context) error { return redis }}}
+		o.Checks = []Check{
+			{Name: "redis", Check: func(context.Context) error { return redis }},
+			{Name: "history", Check: func(context.Context) error { return history }, Dispensable: true},
+		}
 		o.Loading = func() error { return loading }
 	})
 	want := func(status int, body string) {
@@ -105,15 +108,17 @@ func TestReadyOnceEveryCheckPasses(t *testing.T) {
 			t.Errorf("answer %d %s\nwant   %d %s", w.Code, w.Body, status, body)
 		}
 	}
-	want(http.StatusOK, `{"status":"ok","checks":[{"name":"routingTable","status":"ok"},{"name":"redis","status":"ok"}]}`)
+	want(http.StatusOK, `{"status":"ok","checks":[{"name":"routingTable","status":"ok"},{"name":"redis","status":"ok"},`+
+		`{"name":"history","status":"ok"}]}`)
 	redis, f.table = errors.New("connection refused"), nil
 	want(http.StatusServiceUnavailable, `{"status":"unavailable","checks":[{"name":"routingTable","status":"failed",`+
 		`"error":"the subscriptions are still being loaded"},`+
-		`{"name":"redis","status":"failed","error":"connection refused"}]}`)
+		`{"name":"redis","status":"failed","error":"connection refused"},{"name":"history","status":"ok"}]}`)
 	loading = errors.New("the API server is away")
 	want(http.StatusServiceUnavailable, `{"status":"unavailable","checks":[{"name":"routingTable","status":"failed",`+
 		`"error":"the subscriptions are still being loaded: the API server is away"},`+
-		`{"name":"redis","status":"failed","error":"connection refused"}]}`)
-	redis, f.table = nil, routing.Empty()
-	want(http.StatusOK, `{"status":"ok","checks":[{"name":"routingTable","status":"ok"},{"name":"redis","status":"ok"}]}`)
+		`{"name":"redis","status":"failed","error":"connection refused"},{"name":"history","status":"ok"}]}`)
+	redis, f.table, history = nil, routing.Empty(), errors.New("it is behind")
+	want(http.StatusOK, `{"status":"ok","checks":[{"name":"routingTable","status":"ok"},{"name":"redis","status":"ok"},`+
+		`{"name":"history","status":"degraded","error":"it is behind"}]}`)
 }

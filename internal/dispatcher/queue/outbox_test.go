@@ -39,10 +39,10 @@ type outboxRig struct {
 	ids     []string
 }
 
-func newOutboxRig(t *testing.T, p place, outbox int64) *outboxRig {
+func newOutboxRig(t *testing.T, p place) *outboxRig {
 	r := &outboxRig{T: t}
 	r.q, _ = p.run(t, func(o *Options, c *sink) {
-		o.MaxHistory, o.MaxOutboxBytes = 1, outbox
+		o.MaxHistory, o.MaxOutboxBytes = 1, 1<<20
 		c.ends = func(l Lease) Settlement {
 			s := Settlement{Lease: l, Result: Fail, StatusCode: 410, Reason: ReasonGone}
 			if r.healthy.Load() {
@@ -119,7 +119,7 @@ func TestOutbox(t *testing.T) {
 			"what left the history is found until it is copied":                  testWaiting,
 			"a retry makes earlier ends old":                                     testSuperseded,
 		} {
-			t.Run(name+": "+name2, func(t *testing.T) { test(newOutboxRig(t, at(t), 1<<20)) })
+			t.Run(name+": "+name2, func(t *testing.T) { test(newOutboxRig(t, at(t))) })
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (r *outboxRig) restore(record *history.Record) Changed {
 }
 
 func TestOneThatFailedAndLeftTheHistoryIsRetriedUnderItsID(t *testing.T) {
-	r := newOutboxRig(t, onServer(t, common), 1<<20)
+	r := newOutboxRig(t, onServer(t, common))
 	before := r.gone()
 	r.healthy.Store(true)
 	if c := r.restore(&before); c != (Changed{Requeued, before.ID}) {
@@ -58,7 +58,7 @@ func TestOneThatFailedAndLeftTheHistoryIsRetriedUnderItsID(t *testing.T) {
 }
 
 func TestOneThatSucceededAndLeftTheHistoryIsRepeated(t *testing.T) {
-	r := newOutboxRig(t, onServer(t, common), 1<<20)
+	r := newOutboxRig(t, onServer(t, common))
 	r.healthy.Store(true)
 	before := r.gone()
 	changed := r.restore(&before)
@@ -73,7 +73,7 @@ func TestOneThatSucceededAndLeftTheHistoryIsRepeated(t *testing.T) {
 }
 
 func TestWhatCannotBeRestoredLeavesNothing(t *testing.T) {
-	r := newOutboxRig(t, onServer(t, common), 1<<20)
+	r := newOutboxRig(t, onServer(t, common))
 	before := r.gone()
 	if err := r.q.Cancel(t.Context(), []string{"s1"}); err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestWhatCannotBeRestoredLeavesNothing(t *testing.T) {
 }
 
 func TestRestoringTwiceRetriesOnce(t *testing.T) {
-	r := newOutboxRig(t, onServer(t, common), 1<<20)
+	r := newOutboxRig(t, onServer(t, common))
 	before := r.gone()
 	limits := open("s1")
 	limits.Namespace, limits.Generation, limits.Paused = "team", 2, true
