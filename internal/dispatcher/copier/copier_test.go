@@ -139,6 +139,104 @@ func TestPostgreSQLThatNeverAnswersHoldsUpNothing(t *testing.T) {
 	r.complete(url)
 }
 
+// link is a way to PostgreSQL on which nothing arrives any more once it is dead, as when a cable is pulled.
+type link struct {
+	address string
+	mu      sync.Mutex
+	dead    bool
+	ends    []net.Conn
+}
+
+func newLink(t *testing.T, to string) *link {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{address: listener.Addr().String()}
+	var running sync.WaitGroup
+	carry := func(from, to net.Conn) {
+		defer func() { _ = to.Close() }()
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			l.mu.Lock()
+			dead := l.dead
+			l.mu.Unlock()
+			if !dead {
+				_, _ = to.Write(buffer[:n])
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			l.mu.Lock()
+			l.ends = append(l.ends, client, upstream)
+			l.mu.Unlock()
+			running.Go(func() { carry(client, upstream) })
+			running.Go(func() { carry(upstream, client) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		l.mu.Lock()
+		for _, end := range l.ends {
+			_ = end.Close()
+		}
+		l.mu.Unlock()
+		running.Wait()
+	})
+	return l
+}
+
+func (l *link) kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+}
+
+func TestAConnectionThatDiesSilentlyHoldsUpNeitherDeliveriesNorTheEnd(t *testing.T) {
+	r := newRig(t, maxOutbox)
+	url := r.database(server)
+	l := newLink(t, server.Address)
+	store := r.store(strings.Replace(url, server.Address, l.address, 1))
+	one := r.copier("one", store, maxOutbox)
+	r.deliver(100)
+	r.complete(url)
+	l.kill()
+	r.deliver(100)
+	r.eventually("a write hangs", func() error {
+		if one.metric(t, "lag_seconds", "") < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	begun := time.Now()
+	one.stop()
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("it stopped after %v", took)
+	}
+	begun = time.Now()
+	store.Close()
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the connections were closed after %v", took)
+	}
+	r.copier("other", r.store(url), maxOutbox)
+	r.complete(url)
+}
+
 func TestWhatOverflowsIsCountedAndTold(t *testing.T) {
 	const outbox = 30_000
 	r := newRig(t, outbox)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,7 @@ const (
 	writeTimeout   = 30 * time.Second // of one transaction
 	setUpTimeout   = 10 * time.Minute // with migrations, and the wait for another replica's
 	tendTimeout    = 5 * time.Minute
+	closeTimeout   = 3 * time.Second
 	lockTimeout    = 5 * time.Second // tending gives way to what is under way, and comes again
 )
 
@@ -150,8 +152,19 @@ func pool(base *pgxpool.Config, connections int, timeout time.Duration) (*pgxpoo
 	return p, nil
 }
 
-// Close ends the connections, once the calls under way have ended.
+// Close ends the connections, once the calls under way have ended. Those of a server that does not answer may end after
+// it: it takes closeTimeout at most.
 func (s *Store) Close() {
-	s.readers.Close()
-	s.writers.Close()
+	var closing sync.WaitGroup
+	closing.Go(s.readers.Close)
+	closing.Go(s.writers.Close)
+	closed := make(chan struct{})
+	go func() {
+		closing.Wait()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
 }
