@@ -22,7 +22,9 @@ import (
 func TestTwoDispatchersCopyEachDeliveryOnceAndDoNotDoTheSame(t *testing.T) {
 	r := newRig(t, maxOutbox)
 	url := r.database(server)
-	one, other := r.copier("one", r.store(url), maxOutbox), r.copier("other", r.store(url), maxOutbox)
+	var first sync.Once
+	one := r.copier("one", slow{r.store(url), &first}, maxOutbox)
+	other := r.copier("other", slow{r.store(url), &first}, maxOutbox)
 	for range 4 {
 		r.deliver(500)
 	}

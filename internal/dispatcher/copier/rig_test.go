@@ -80,6 +80,7 @@ const maxOutbox = 64 << 20
 
 func newRig(t *testing.T, outbox int64) *rig {
 	t.Helper()
+	t.Parallel() // they wait, mostly
 	r := &rig{T: t, redis: redistest.ForTest(t), said: &log{}}
 	r.q, _ = r.queue("sender", outbox)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -292,6 +293,22 @@ func (r *rig) eventually(what string, check func() error) {
 		case <-tick.C:
 		}
 	}
+}
+
+// slow takes longer for the first batch of all than a claim holds that is not made anew.
+type slow struct {
+	copier.Store
+	first *sync.Once
+}
+
+func (s slow) Write(ctx context.Context, batch history.Batch) (history.Written, error) {
+	s.first.Do(func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second):
+		}
+	})
+	return s.Store.Write(ctx, batch)
 }
 
 // frozen is a process that hangs, as its client of Redis shows: while it does, no call begins.
