@@ -27,7 +27,7 @@ const (
 	// bodiesStep is how many bytes of bodies one command reads, so that others wait for a millisecond at most.
 	bodiesStep = 1 << 20
 	// copiedStep is how many entries go in one step: about 2 ms, as elsewhere.
-	copiedStep = 8
+	copiedStep = 4
 )
 
 // Outbox is what has ended on one shard and waits to be copied elsewhere. It stays until Copied, or until it takes more
