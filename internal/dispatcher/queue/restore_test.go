@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -106,4 +108,54 @@ func TestRestoringTwiceRetriesOnce(t *testing.T) {
 		t.Errorf("%d wait", n)
 	}
 	audited(t, r.q)
+}
+
+// restoreD2 is a call of restore.lua for d2 of someEnded, with a payload of its own.
+func restoreD2(r *rig) string {
+	value := strings.TrimPrefix(pastD2, "d2=")
+	value = strings.Replace(value, "|e1\n", "|e1#x\n", 1)
+	return fmt.Sprint(r.run(restoreScript, "d2", "d9", r.most, r.bytes, value, "e1#x", "t\ne1"))
+}
+
+// What is restored is then as what was retried from the history: every key.
+func TestRestoreScriptIsARetry(t *testing.T) {
+	kept, gone := newRig(t), newRig(t)
+	someEnded(kept)
+	kept.file(filing{perSub: 2})
+	want := fmt.Sprint(kept.run(retryScript, "d2", "d9", kept.most, kept.bytes))
+	someEnded(gone)
+	gone.file(filing{perSub: 1})
+	if got := restoreD2(gone); got != want || got != "[0 d2]" {
+		t.Errorf("answer %s, want %s", got, want)
+	}
+	state := kept.state()
+	for key, content := range state {
+		state[key] = strings.ReplaceAll(strings.ReplaceAll(content, "e1=t\ne1", "e1#x=t\ne1"), "|e1", "|e1#x")
+	}
+	state["refs"] = strings.ReplaceAll(state["refs"], "e1=", "e1#x=")
+	if diff := cmp.Diff(state, gone.state()); diff != "" {
+		t.Errorf("(-retried +restored):\n%s", diff)
+	}
+	gone.audit()
+}
+
+func TestRestoreScriptThatChangesNothing(t *testing.T) {
+	forgotten := func(r *rig) {
+		someEnded(r)
+		r.file(filing{perSub: 1})
+	}
+	runScriptCases(t, map[string]scriptCase{
+		"the same call again": {
+			seed: func(r *rig) { forgotten(r); restoreD2(r) }, call: restoreD2, answer: "[0 d2]",
+		},
+		"there is no room for it": {
+			seed: func(r *rig) { forgotten(r); r.most = 1 }, call: restoreD2, answer: "[3]",
+		},
+		"there is no room for its payload": {
+			seed: func(r *rig) { forgotten(r); r.bytes = 7 }, call: restoreD2, answer: "[3]",
+		},
+		"its subscription is gone": {
+			seed: func(r *rig) { forgotten(r); r.cancel("s1", 9) }, call: restoreD2, answer: "[3]",
+		},
+	})
 }
