@@ -84,10 +84,11 @@ func (h *handler) failed(ctx context.Context, err error) *rest.Problem {
 		return rest.New(http.StatusUnprocessableEntity, err.Error()+", too many to be listed at once: add subscription_id "+
 			"or a status that is final").Field("status", "must be success, failed or canceled while so many are unfinished")
 	}
-	h.log.WarnContext(ctx, "Deliveries cannot be read or changed", "error", err)
 	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, queue.ErrBehind) {
+		h.log.DebugContext(ctx, "History cannot be read", "error", err) // the copier tells of an outage, now and then
 		return behind(err)
 	}
+	h.log.WarnContext(ctx, "Deliveries cannot be read or changed", "error", err)
 	return rest.New(http.StatusServiceUnavailable, "the deliveries cannot be read or changed just now, since Redis does "+
 		"not answer: send this again later").Retry(retryAway)
 }
