@@ -21,6 +21,15 @@ type Archive interface {
 	Bodies(ctx context.Context, records []history.Record, maxBytes int) (map[history.BodyRef][]byte, error)
 }
 
+// Outbox is what a Store does for the sake of the archive: tell what is not in there yet, and take back what is only
+// there.
+type Outbox interface {
+	Waiting(ctx context.Context, f history.Filter, visible func(namespace string) bool) ([]queue.Ended, error)
+	FindWaiting(ctx context.Context, id string) (*queue.Ended, error)
+	Superseded(ctx context.Context, records []history.Record) (map[string]bool, error)
+	Restore(ctx context.Context, r *history.Record, body []byte) (queue.Changed, error)
+}
+
 const (
 	// maxArchived is how many records of the archive one page looks at where its caller sees some namespaces only.
 	maxArchived = 5 * history.MaxLimit

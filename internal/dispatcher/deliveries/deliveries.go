@@ -29,12 +29,9 @@ type Store interface {
 		[]queue.Ended, history.Cursor, error)
 	Find(ctx context.Context, id string) (*queue.Unfinished, *queue.Ended, error)
 	Bodies(ctx context.Context, at []queue.Body) ([][]byte, error)
-	Waiting(ctx context.Context, f history.Filter, visible func(namespace string) bool) ([]queue.Ended, error)
-	FindWaiting(ctx context.Context, id string) (*queue.Ended, error)
-	Superseded(ctx context.Context, records []history.Record) (map[string]bool, error)
 	Retry(ctx context.Context, id string) (queue.Changed, error)
-	Restore(ctx context.Context, r *history.Record, body []byte) (queue.Changed, error)
 	CancelDelivery(ctx context.Context, id string) (queue.Changed, error)
+	Outbox
 }
 
 // Routes finds the route of a subscription, nil if there is none.
