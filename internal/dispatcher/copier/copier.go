@@ -62,18 +62,15 @@ type Copier struct {
 	metrics  *metrics
 	places   chan struct{}
 	complain rate.Sometimes
-	failing  atomic.Bool  // the latest write failed
-	lost     atomic.Int64 // what was told of, -1 before the first look
+	failing  atomic.Bool // the latest write failed
 }
 
 // New makes a Copier.
 func New(o Options) *Copier {
-	c := &Copier{
+	return &Copier{
 		Options: o, metrics: newMetrics(o.Queue, o.Registerer), places: make(chan struct{}, together),
 		complain: rate.Sometimes{First: 1, Interval: complainEvery},
 	}
-	c.lost.Store(-1)
-	return c
 }
 
 // Run copies until ctx ends.
@@ -204,18 +201,22 @@ func (c *Copier) batch(ctx context.Context, outbox *queue.Outbox) (int, error) {
 
 const lookForLosses = 5 * time.Second
 
-// watchLosses tells when the outbox overflowed.
+// watchLosses tells when the outbox overflowed, and how often since.
 func (c *Copier) watchLosses(ctx context.Context) {
+	told, lately := int64(-1), rate.Sometimes{First: 1, Interval: complainEvery}
 	for wait(ctx, lookForLosses) {
 		backlog, err := c.Queue.Backlog(ctx)
-		if err != nil {
-			continue // the queue tells that Redis is away
-		}
-		before := c.lost.Swap(backlog.Lost)
-		if before >= 0 && backlog.Lost > before {
-			c.Logger.ErrorContext(ctx, "Deliveries that have ended will be missing from the history, since more waited "+
-				"to be copied than may: make PostgreSQL available, or raise WEBHOOK_HISTORY_OUTBOX_MEBIBYTES",
-				"deliveries", backlog.Lost-before, "waiting", backlog.Age.String(), "bytes", backlog.Bytes)
+		switch {
+		case err != nil: // the queue tells that Redis is away
+		case told < 0:
+			told = backlog.Lost
+		case backlog.Lost > told:
+			lately.Do(func() {
+				c.Logger.ErrorContext(ctx, "Deliveries that have ended will be missing from the history, since more waited "+
+					"to be copied than may: make PostgreSQL available, or raise WEBHOOK_HISTORY_OUTBOX_MEBIBYTES",
+					"deliveries", backlog.Lost-told, "waiting", backlog.Age.String(), "bytes", backlog.Bytes)
+				told = backlog.Lost
+			})
 		}
 	}
 }

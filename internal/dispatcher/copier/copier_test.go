@@ -268,6 +268,9 @@ func TestWhatOverflowsIsCountedAndTold(t *testing.T) {
 	if !ids[r.made[len(r.made)-1]] || ids[r.made[0]] {
 		t.Error("those that went were not the oldest")
 	}
+	if n := r.said.count("will be missing from the history"); n != 1 {
+		t.Errorf("it was told %d times", n)
+	}
 }
 
 func TestWhatIsTooOldForTheHistoryDoesNotStayInTheOutbox(t *testing.T) {
