@@ -18,8 +18,8 @@ type Finding struct {
 	Fatal   bool // events could be lost: the dispatcher must not start
 }
 
-// Check looks whether the server suits: reachable, 6.2 or newer, evicting nothing, writing to disk, and holding data of
-// the same number of shards. An error means that it could not look (Redis is away).
+// Check looks whether the server suits: reachable, 6.2 or newer, evicting nothing, with room for what the bounds allow,
+// writing to disk, and holding data of the same number of shards. An error means that it could not look: Redis is away.
 func (q *Queue) Check(ctx context.Context) ([]Finding, error) {
 	var findings []Finding
 	err := q.eachServer(ctx, func(ctx context.Context, server redis.Cmdable) error {
@@ -27,7 +27,8 @@ func (q *Queue) Check(ctx context.Context) ([]Finding, error) {
 		if err != nil {
 			return fmt.Errorf("ask Redis for its state: %w", unavailable(err))
 		}
-		for _, finding := range checkServer(parseInfo(info)) {
+		fields := parseInfo(info)
+		for _, finding := range append(checkServer(fields), q.checkRoom(fields)...) {
 			if !slices.Contains(findings, finding) {
 				findings = append(findings, finding)
 			}
@@ -98,6 +99,18 @@ func checkMemory(fields map[string]string) []Finding {
 	}
 	return []Finding{{fmt.Sprintf("maxmemory-policy is %s, so a full Redis would drop accepted events: "+
 		"set maxmemory-policy noeviction", policy), true}}
+}
+
+// checkRoom looks whether a single server has room for all that may lie in it; those of a cluster share it.
+func (q *Queue) checkRoom(fields map[string]string) []Finding {
+	limit, err := strconv.ParseInt(fields["maxmemory"], 10, 64)
+	_, cluster := q.client.(*redis.ClusterClient)
+	if err != nil || limit == 0 || cluster || limit >= q.MaxBytes+q.MaxHistoryBytes+q.MaxOutboxBytes {
+		return nil
+	}
+	return []Finding{{fmt.Sprintf("maxmemory is %d MiB, but the queue may take %d, its history %d and what waits to be "+
+		"copied %d MiB: raise it or lower these bounds, otherwise a full Redis refuses events before they are reached",
+		limit>>20, q.MaxBytes>>20, q.MaxHistoryBytes>>20, q.MaxOutboxBytes>>20), false}}
 }
 
 func checkPersistence(fields map[string]string) []Finding {

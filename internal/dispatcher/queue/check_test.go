@@ -18,10 +18,14 @@ func TestCheckFindsWhatWouldLoseEvents(t *testing.T) {
 	}{
 		"nothing is wrong": {args: []string{"--appendonly", "yes"}},
 		"a limit that evicts nothing": {
-			args: []string{"--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "noeviction"},
+			args: []string{"--appendonly", "yes", "--maxmemory", "2gb", "--maxmemory-policy", "noeviction"},
+		},
+		"a limit below what the bounds allow": {
+			args: []string{"--appendonly", "yes", "--maxmemory", "1gb", "--maxmemory-policy", "noeviction"},
+			say:  "maxmemory is 1024 MiB, but the queue may take 1024, its history 256 and",
 		},
 		"a limit that evicts": {
-			args: []string{"--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"},
+			args: []string{"--appendonly", "yes", "--maxmemory", "2gb", "--maxmemory-policy", "allkeys-lru"},
 			say:  "maxmemory-policy is allkeys-lru", fatal: true,
 		},
 		"no log on disk": {say: "appendonly is off"},
