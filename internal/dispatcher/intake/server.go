@@ -4,7 +4,6 @@
 package intake
 
 import (
-	"net"
 	"net/http"
 	"time"
 )
@@ -16,7 +15,7 @@ type ServerLimits struct {
 	WriteTimeout      time.Duration // from the end of the header to the end of the answer: 120 s
 	IdleTimeout       time.Duration // between two requests of a connection: 120 s
 	MaxHeaderBytes    int           // 64 KiB
-	MaxConnections    int           // at the same time, further ones wait to be accepted: 10,000
+	MaxConnections    int           // at the same time; see places for further ones: 10,000
 }
 
 // NewServer makes a server with all the limits, so that every listener has them.
@@ -34,22 +33,6 @@ func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 		WriteTimeout:      l.WriteTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
-		ConnState:         limitConnections(l.MaxConnections),
-	}
-}
-
-// limitConnections holds the accept loop, which reports each new connection itself, while all places are taken.
-// A listener that wraps its connections would do the same but hide from the server that they are TCP, which it must
-// know to end one without cutting off its last answer.
-func limitConnections(most int) func(net.Conn, http.ConnState) {
-	places := make(chan struct{}, most)
-	return func(_ net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			places <- struct{}{}
-		case http.StateClosed, http.StateHijacked:
-			<-places
-		case http.StateActive, http.StateIdle:
-		}
+		ConnState:         newPlaces(l.MaxConnections).changed,
 	}
 }

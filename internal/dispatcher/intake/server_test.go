@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -164,15 +165,38 @@ func TestMalformedChunksAreNoEarlyEnd(t *testing.T) {
 	}
 }
 
+// working opens a connection whose request has begun; finish ends the request.
+func working(t *testing.T, address string) (finish func()) {
+	t.Helper()
+	conn := dial(t, address)
+	send(t, conn, head+fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(released)))
+	if response, _ := receive(t, conn); response.StatusCode != http.StatusContinue {
+		t.Fatalf("answer %d", response.StatusCode)
+	}
+	return func() {
+		t.Helper()
+		send(t, conn, released)
+		if response, body := receive(t, conn); response.StatusCode != http.StatusAccepted {
+			t.Errorf("answer %d %s to one that had begun", response.StatusCode, body)
+		}
+	}
+}
+
+const getHealth = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+func wantHealthy(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if response, _ := receive(t, conn); response.StatusCode != http.StatusOK {
+		t.Errorf("answer %d", response.StatusCode)
+	}
+}
+
 func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	f := newFixture(t, nil)
 	address := f.serve(t, ServerLimits{MaxConnections: 1})
-	get := "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-	first := dial(t, address)
-	send(t, first, get)
-	receive(t, first)
+	finish := working(t, address)
 	second := dial(t, address)
-	send(t, second, get)
+	send(t, second, getHealth)
 	if err := second.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
@@ -180,10 +204,29 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	if _, err := second.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Fatalf("the second connection was served beside the first: %v", err)
 	}
-	if err := errors.Join(first.Close(), second.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
+	finish() // from here on the first is quiet
+	if err := second.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if response, _ := receive(t, second); response.StatusCode != http.StatusOK {
-		t.Errorf("answer %d once there was room", response.StatusCode)
+	wantHealthy(t, second)
+}
+
+// Of connections that do nothing the longest quiet one makes room, and none that works.
+func TestQuietConnectionsMakeRoom(t *testing.T) {
+	f := newFixture(t, nil)
+	address := f.serve(t, ServerLimits{MaxConnections: 3})
+	finish := working(t, address)
+	slow, idle := dial(t, address), dial(t, address)
+	send(t, slow, getHealth[:10])
+	send(t, idle, getHealth)
+	wantHealthy(t, idle) // so all three were accepted
+	for i, gone := range []net.Conn{slow, idle} {
+		next := dial(t, address)
+		send(t, next, getHealth)
+		wantHealthy(t, next)
+		if _, err := gone.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d is still open: %v", i, err)
+		}
 	}
+	finish()
 }
