@@ -21,16 +21,15 @@ func ParseID(text string) (UUID, error) {
 	if len(text) != 36 || text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-' {
 		return UUID{}, errID
 	}
-	for i, from := 0, 0; from < len(text); from++ {
-		if text[from] == '-' {
-			continue
+	for i, from := 0, 0; i < len(id); i, from = i+1, from+2 {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			from++ // a hyphen anywhere else is no digit
 		}
 		high, low := digit(text[from]), digit(text[from+1])
 		if high > 15 || low > 15 {
 			return UUID{}, errID
 		}
 		id[i] = high<<4 | low
-		i, from = i+1, from+1
 	}
 	if id[6]>>4 != 7 || id[8]>>6 != 2 {
 		return UUID{}, errID
