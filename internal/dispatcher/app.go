@@ -98,7 +98,7 @@ func (a *App) build() error {
 		return err
 	}
 	handler := rest.Handler(routes, rest.HandlerOptions{
-		Authenticator: authenticator, Observe: rest.Durations(registry),
+		Authenticator: authenticator, Observe: rest.Durations(registry), Logger: a.log,
 	})
 	return a.listen(handler, observing(registry, a.o.Profiling))
 }

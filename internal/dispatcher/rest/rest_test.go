@@ -4,9 +4,11 @@
 package rest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -383,6 +385,31 @@ func TestAScopeHoldsWhatTheCallerMayList(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.holds, holds); diff != "" || (scope.Problem() != nil) != c.later {
 			t.Errorf("%s: %+v (-want +got):\n%s", name, scope.Problem(), diff)
+		}
+	}
+}
+
+// A defect is answered and logged, and counted as what it is.
+func TestAPanicIsToldToBothSides(t *testing.T) {
+	var log bytes.Buffer
+	seen := 0
+	handler := Handler([]Route{{Method: http.MethodGet, Path: "/x/{id}", Open: true, Serve: func(http.ResponseWriter, *Request) int {
+		panic("out of range")
+	}}}, HandlerOptions{
+		Authenticator: Anybody{}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Observe: func(_ string, status int, _ time.Duration) { seen = status },
+	})
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x/y", nil))
+	if w.Code != http.StatusInternalServerError || seen != w.Code || w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("answer %d %s, observed as %d", w.Code, w.Body, seen)
+	}
+	if strings.Contains(w.Body.String(), "out of range") {
+		t.Errorf("the client is told of our insides: %s", w.Body)
+	}
+	for _, want := range []string{"level=ERROR", "route=/x/{id}", "out of range", "rest_test.go"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, &log)
 		}
 	}
 }

@@ -4,9 +4,12 @@
 package rest
 
 import (
+	"cmp"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +37,7 @@ type HandlerOptions struct {
 	Authenticator Authenticator // required
 	// Observe is told of every answer, by the path of its route ("other": none), of which there is a fixed set.
 	Observe func(route string, status int, took time.Duration)
+	Logger  *slog.Logger // slog.Default()
 }
 
 // Handler serves the routes. What is not among them gets a problem: 404, or 405 with the methods that are. Each pair of
@@ -117,7 +121,16 @@ func (p *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.handler.observe(p.path, p.serve(w, r), start)
 }
 
-func (p *resource) serve(w http.ResponseWriter, r *http.Request) int {
+// serve answers. A panic, which http.Server would hide by hanging up, is told to the operator and to the client.
+func (p *resource) serve(w http.ResponseWriter, r *http.Request) (status int) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			cmp.Or(p.handler.Logger, slog.Default()).ErrorContext(r.Context(), "A request made the program panic",
+				"method", r.Method, "route", p.path, "reason", reason, "stack", string(debug.Stack()))
+			status = New(http.StatusInternalServerError, "the dispatcher has a defect, which its log tells of; "+
+				"nobody knows what of this request was done").Write(w)
+		}
+	}()
 	route, known := p.methods[r.Method]
 	if !known {
 		w.Header().Set("Allow", p.allowed)
