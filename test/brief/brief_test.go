@@ -20,11 +20,10 @@ func TestTheUsersDocument(t *testing.T) {
 	t.Run("event types are those of its tables", w.eventTypes)
 	t.Run("the rate limit is kept by default", w.rateLimitIsKept)
 	t.Run("retries come by its table", func(t *testing.T) { w.retriesComeByTheTable(t, retried) })
+	t.Run("the statistics have its fields", w.statistics)
 	t.Run("metrics have its names and labels", w.metrics)
 	t.Run("settings have its names and defaults", w.settings)
 	if !t.Failed() {
-		w.block(t, "Get Service Stats", "http") // GET /api/v1/stats is not there yet
-		w.block(t, "Get Service Stats", "json")
 		w.allTaken(t)
 	}
 }

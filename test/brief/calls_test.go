@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"nexus.io/webhooks/test/contract"
 )
 
 // callsAreAnswered goes through the reference, with ids of what is there in the place of those that it shows.
@@ -173,6 +176,26 @@ func (c *caller) troubleshooting(t *testing.T) {
 	for _, f := range found {
 		if got := c.call(t, f[1], c.ids.Replace(f[2]), ""); got.status != http.StatusOK {
 			t.Errorf("%s: %d %s", f[0], got.status, got.text)
+		}
+	}
+}
+
+// statistics have every field of the document with its type, once the service has them: until then it describes no such
+// call, and answers that there is none.
+func (w *world) statistics(t *testing.T) {
+	method, target, _ := strings.Cut(strings.TrimSpace(w.block(t, "Get Service Stats", "http")), " ")
+	shown, answer := w.object(t, "Get Service Stats"), w.call(t, method, target, "")
+	isThis := func(o contract.Operation) bool { return o.Method == method && o.Path == target }
+	if !slices.ContainsFunc(w.contract.Operations(), isThis) {
+		answer.object(t, http.StatusNotFound)
+		t.Logf("%s %s is not there yet", method, target)
+		return
+	}
+	got := answer.object(t, http.StatusOK)
+	sameShape(t, "answer", shown, got) // all three types of events_by_type were published by now
+	for _, field := range []string{"total_subscriptions", "total_events_processed", "successful_deliveries", "failed_deliveries"} {
+		if n, _ := got[field].(float64); n < 1 {
+			t.Errorf("%s is %v", field, got[field])
 		}
 	}
 }
