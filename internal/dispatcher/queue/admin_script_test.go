@@ -54,7 +54,7 @@ func TestConfigureScript(t *testing.T) {
 			answer: "[1000000 1]",
 			want: map[string]string{
 				"ready":  "s1@1000000",
-				"sub:s1": "g2 r2 c9 m9 a1 p0 fr=1 lat=1000000 lok=1000000 ok=1 rh=1000 ru=1 ver=2",
+				"sub:s1": "g2 r2 c9 m9 a1 p0 fr=1 lat=1000000 lok=1000000 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=2",
 			},
 		},
 		"the same subscription twice in a call: the later holds": {
@@ -90,10 +90,10 @@ func TestCancelScript(t *testing.T) {
 			call:   func(r *rig) string { return r.cancel("s1", 1) },
 			answer: "[1 1]",
 			want: map[string]string{
-				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1", "refs": "e1=3 e2=0+1",
-				"ended":    "[d4=1000000|c|0|4|subscription_deleted|n|s1|t|e2]",
-				"fresh:s1": "-", "totals": "bytes=4 canceled=1 events=2 kept=4 token=3 version=2",
-				"sub:s1": "g1 r60 c1 m9 a1 p0 canc=1 cf=1 du=1 gone=1 inf=1 lat=1000000 rh=1000 rtry=1 ru=1 ver=2",
+				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1",
+				"ended":      "[d4=1000000|c|0|4|subscription_deleted|n|s1|t|e2]",
+				"fresh:s1":   "-", "totals": "bytes=4 canceled=1 events=2 kept=4 retrying=1 token=3 version=2",
+				"sub:s1": "g1 r60 c1 m9 a1 p0 canc=1 cf=1 du=1 gone=1 inf=1 lat=1000000 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=2",
 			},
 		},
 		"the last step forgets it, but for what is in flight": {
@@ -101,10 +101,10 @@ func TestCancelScript(t *testing.T) {
 			call:   func(r *rig) string { return r.cancel("s1", 9) },
 			answer: "[2 0]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1", "refs": "e1=2+1 e2=0+1",
+				"deliveries": "d2=s1|0|1000000|4|t|e1 d3=s2|0|1000000|4|t|e1", "refs": "e1=2+1",
 				"ended":    "[d4=1000000|c|0|4|subscription_deleted|n|s1|t|e2 d1=1000000|c|1|4|subscription_deleted|n|s1|t|e1]",
-				"fresh:s1": "-", "due:s1": "-", "rate:s1 (ttl)": "-", "subs": "s2", "dirty": "s2@1", "urgent": "-",
-				"totals": "bytes=4 canceled=2 events=2 kept=4 token=3 version=2", "sub:s1": "-",
+				"fresh:s1": "-", "due:s1": "-", "subs": "s2", "dirty": "s2@1", "urgent": "-",
+				"totals": "bytes=4 canceled=2 events=2 kept=4 retrying=0 token=3 version=2", "sub:s1": "-",
 				"sub:s1 (ttl)": "g1 r60 c1 m9 a1 p0 canc=2 cf=1 gone=1 inf=1 lat=1000000 ver=2",
 			},
 		},

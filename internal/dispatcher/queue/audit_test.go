@@ -23,13 +23,13 @@ func whole(r *rig) {
 
 // miscount is a command that adds n to a field of a subscription.
 func miscount(r *rig, sub, field string, n int) []any {
-	const script = `local layout = '<' .. string.rep('d', 24)
+	const script = `local layout = string.match(ARGV[3], '^[^I]*')
 		local before = redis.call('GET', KEYS[1])
 		local v = {struct.unpack(layout, before)}
 		local texts = string.sub(before, table.remove(v))
 		v[tonumber(ARGV[1])] = v[tonumber(ARGV[1])] + ARGV[2]
 		return redis.call('SET', KEYS[1], struct.pack(layout, unpack(v)) .. texts)`
-	return []any{"EVAL", script, 1, r.keys.prefix + "sub:" + sub, 1 + slices.Index(subscriptionFields, field), n}
+	return []any{"EVAL", script, 1, r.keys.prefix + "sub:" + sub, 1 + slices.Index(subscriptionFields, field), n, subscriptionLayout}
 }
 
 func TestAuditFindsWhatIsBroken(t *testing.T) {
@@ -120,8 +120,14 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 				[]any{"HINCRBY", r.keys.totals(), "tries", 1}}
 		}},
 		"one that has ended and waits": {code: 20, want: "d2", torn: func(r *rig) []any {
-			return []any{[]any{"XADD", key(r, "ended"), "*", "d2|1000000|f|0|4||n|s1|t|e1", ""},
+			return []any{[]any{"XADD", key(r, "ended"), "*", "|d2|1000000|f|0|4||n|s1|t|e1", ""},
 				[]any{"HINCRBY", key(r, "refs"), "e1", keptOne}}
+		}},
+		"a mark of the reflector that its subscription does not know": {code: 21, want: "s2", torn: func(r *rig) []any {
+			return []any{[]any{"ZREM", key(r, "dirty"), "s2"}}
+		}},
+		"a wrong count of the retrying": {code: 22, want: "1", torn: func(r *rig) []any {
+			return []any{[]any{"HINCRBY", r.keys.totals(), "retrying", 1}}
 		}},
 		"one that comes too late": {code: 14, want: "s3", torn: func(r *rig) []any {
 			return []any{[]any{"ZADD", r.keys.ready(), begin + 5001, "s3"}}

@@ -66,7 +66,7 @@ func benchmarkScripts(b *testing.B, batch int, early bool) {
 		if unfiled += batch; unfiled >= 1000 { // as often as a dispatcher does that delivers 1,000 a second
 			unfiled = 0
 			for more := true; more; {
-				measure("file", func() { more = !strings.HasSuffix(r.file(filing{entries: fileEntries, forget: forgetMost}), " 0 0]") })
+				measure("file", func() { more = !strings.HasSuffix(r.file(filing{records: fileRecords, forget: forgetMost}), " 0 0]") })
 			}
 		}
 		r.now += 3

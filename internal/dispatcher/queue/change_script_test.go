@@ -41,13 +41,13 @@ func TestRetryScript(t *testing.T) {
 	back := map[string]string{
 		"deliveries": "d1=s1|1:1:1::|1000010|4|t|e1", "due:s1": "d1@1000010", "tries:d1": "a1;", "refs": "e1=1",
 		"past:d1": "-", "pasts": "-", "hist:s1 (ttl)": "-", "ready": "s1@1000010",
-		"sub:s1": "g1 r60 c2 m9 a1 p0 cf=1 du=1 fail=1 lat=1000000 lcnt=1 lst=500 rh=1000 rtry=1 ru=1 ver=3",
-		"totals": "bytes=4 events=1 failed=1 kept=0 token=1 tries=3 version=3",
+		"sub:s1": "g1 r60 c2 m9 a1 p0 cf=1 du=1 fail=1 lat=1000000 lcnt=1 lst=500 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=3",
+		"totals": "bytes=4 events=1 failed=1 kept=0 lcnt=1 retrying=1 token=1 tries=3 version=3",
 	}
 	replayed := map[string]string{
 		"deliveries": "n1=s1|0:0:0:n1:|1000010|4|t|e1", "fresh:s1": "n1", "refs": "e1=1+1", "ready": "s1@1000010",
-		"sub:s1": "g1 r60 c2 m9 a1 p0 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=500 ok=1 rh=1000 ru=1 ver=3",
-		"totals": "bytes=4 events=1 kept=28 ok=1 token=1 version=3",
+		"sub:s1": "g1 r60 c2 m9 a1 p0 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=500 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=3",
+		"totals": "bytes=4 events=1 kept=28 lcnt=1 ok=1 token=1 version=3",
 	}
 	replayed["deliveries"] = "n1=s1|0:0:0:d1:|1000010|4|t|e1"
 	runScriptCases(t, map[string]scriptCase{
@@ -108,9 +108,9 @@ func TestEndScript(t *testing.T) {
 			seed: retryable, call: func(r *rig) string { return r.end("d1") }, answer: "[0]",
 			want: map[string]string{
 				"deliveries": "d2=s1|0|1000000|4|t|e1 d3=s1|0|1000000|4|t|e1", "due:s1": "-", "tries:d1": "-",
-				"ended": "[d1=1000000|c|1|4|canceled|n|s1|t|e1 a1;]", "refs": "e1=2+1",
-				"sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 cf=1 fr=1 inf=1 lat=1000000 rh=1000 ru=1 ver=3",
-				"totals": "bytes=4 canceled=1 events=1 token=1 tries=0 version=3",
+				"ended": "[1:d1=1000000|c|1|4|canceled|n|s1|t|e1 a1;]", "refs": "e1=2+1",
+				"sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 cf=1 fr=1 inf=1 lat=1000000 rh=1000 rn=1 rs=1000 ru=1 ver=3",
+				"totals": "bytes=4 canceled=1 events=1 retrying=0 token=1 tries=0 version=3",
 			},
 		},
 		"one that waits for its turn": {
@@ -120,8 +120,8 @@ func TestEndScript(t *testing.T) {
 			},
 			call: func(r *rig) string { return r.end("d1") }, answer: "[0]",
 			want: map[string]string{
-				"deliveries": "-", "fresh:s1": "-", "ready": "-", "ended": "[d1=1000000|c|0|4|canceled|n|s1|t|e1]",
-				"refs": "e1=0+1", "sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 ver=2",
+				"deliveries": "-", "fresh:s1": "-", "ready": "-", "ended": "[1:d1=1000000|c|0|4|canceled|n|s1|t|e1]",
+				"sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 ver=2",
 				"totals": "bytes=0 canceled=1 events=1 kept=4 version=2",
 			},
 		},
@@ -147,25 +147,25 @@ func TestACanceledDeliveryEndsWithItsAttempt(t *testing.T) {
 	}
 	ends := func(record, sub, totals string) map[string]string {
 		return map[string]string{
-			"deliveries": "-", "leases": "-", "refs": "e1=0+1", "ended": "[d1=" + record + "|n|s1|t|e1]",
+			"deliveries": "-", "leases": "-", "ended": "[1:d1=" + record + "|n|s1|t|e1]",
 			"sub:s1": "g1 r60 c2 m9 a1 p0 " + sub, "totals": totals,
 		}
 	}
 	attempted := func(changes map[string]string) map[string]string {
-		changes["rate:s1 (ttl)"], changes["urgent"] = "1000=1", "s1@2"
+		changes["urgent"] = "s1@2"
 		return changes
 	}
-	expired := ends("1020000|c|0:0:0::c|4|canceled", "canc=1 rh=1020 ru=1 ver=1", "bytes=0 canceled=1 events=1 kept=4 token=1 version=1")
-	expired["rate:s1 (ttl)"], expired["sleepers"] = "1020=1", "me@1025000"
+	expired := ends("1020000|c|0:0:0::c|4|canceled", "canc=1 rh=1020 rn=1 rs=1020 ru=1 ver=2", "bytes=0 canceled=1 events=1 kept=4 token=1 version=2")
+	expired["sleepers"] = "me@1025000"
 	runScriptCases(t, map[string]scriptCase{
 		"a failed attempt is the last": {
 			seed: marked, call: settle(Retry), answer: "[1]",
-			want: attempted(ends("1000000|c|1:0:0::c|4|canceled", "canc=1 cf=1 lat=1000000 lrs=timeout rh=1000 ru=1 ver=2",
+			want: attempted(ends("1000000|c|1:0:0::c|4|canceled", "canc=1 cf=1 lat=1000000 lrs=timeout rh=1000 rn=1 rs=1000 ru=1 ver=2",
 				"bytes=0 canceled=1 events=1 kept=4 token=1 version=2")),
 		},
 		"a success is one": {
 			seed: marked, call: settle(Done), answer: "[1]",
-			want: attempted(ends("1000000|s|1:0:0::c|4|timeout", "lat=1000000 lok=1000000 lrs=timeout ok=1 rh=1000 ru=1 ver=2",
+			want: attempted(ends("1000000|s|1:0:0::c|4|timeout", "lat=1000000 lok=1000000 lrs=timeout ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=2",
 				"bytes=0 events=1 kept=4 ok=1 token=1 version=2")),
 		},
 		"one that was not sent ends unsent": {

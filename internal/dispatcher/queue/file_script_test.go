@@ -42,57 +42,57 @@ func TestFileScript(t *testing.T) {
 			seed: someEnded, call: file(filing{}), answer: "[3 0 0]",
 			want: map[string]string{
 				"ended": "-", "past:d1": pastD1, "past:d2": pastD2, "past:d3": pastD3, "pasts": "d1@0 d2@0 d3@0",
-				"hist:s1 (ttl)": "d1 d2 d3", "totals": filedTotals("kept=92", ""),
+				"hist:s1 (ttl)": "d1 d2 d3", "totals": filedTotals("kept=92 lcnt=3", ""),
 			},
 		},
 		"in steps": {
-			seed: someEnded, call: file(filing{entries: 1}), answer: "[1 1 0]",
+			seed: someEnded, call: file(filing{records: 1}), answer: "[1 1 0]",
 			want: map[string]string{
-				"ended":   "[d2=1000000|f|1|4|gone|n|s1|t|e1 a2; d3=1000000|s|1|4||n|s1|t|e2 a3;]",
-				"past:d1": pastD1, "pasts": "d1@0", "hist:s1 (ttl)": "d1", "totals": filedTotals("kept=32", ""),
+				"ended":   "[2:d2=1000000|f|1|4|gone|n|s1|t|e1 a2; 3:d3=1000000|s|1|4||n|s1|t|e2 a3;]",
+				"past:d1": pastD1, "pasts": "d1@0", "hist:s1 (ttl)": "d1", "totals": filedTotals("kept=32 lcnt=3", ""),
 			},
 		},
 		"again changes nothing": {seed: filed(filing{}), call: file(filing{}), answer: "[0 0 0]"},
 		"of a subscription the latest stay; the payload goes with its last record": {
-			seed: someEnded, call: file(filing{perSub: 1}), answer: "[3 0 0]",
+			seed: someEnded, call: file(filing{perSub: 1}), answer: "[1 0 0]",
 			want: map[string]string{
 				"ended": "-", "past:d3": pastD3, "pasts": "d3@0", "hist:s1 (ttl)": "d3", "payloads": "e2=t\ne2",
-				"refs": "e2=1+1", "totals": filedTotals("kept=28", ""),
+				"refs": "e2=1+1", "totals": filedTotals("kept=28 lcnt=3", ""),
 			},
 		},
 		"of all, as much stays as there is room for": {
 			seed: someEnded, call: file(filing{bytes: 70}), answer: "[3 0 0]",
 			want: map[string]string{
 				"ended": "-", "past:d2": pastD2, "past:d3": pastD3, "pasts": "d2@0 d3@0", "hist:s1 (ttl)": "d1 d2 d3",
-				"refs": "e1=0+1 e2=1+1", "totals": filedTotals("kept=64", ""),
+				"refs": "e2=1+1", "totals": filedTotals("kept=64 lcnt=3", ""),
 			},
 		},
 		"not more is forgotten in one step than may be": {
 			seed: someEnded, call: file(filing{bytes: 1, forget: 1}), answer: "[3 0 1]",
 			want: map[string]string{
 				"ended": "-", "past:d2": pastD2, "past:d3": pastD3, "pasts": "d2@0 d3@0", "hist:s1 (ttl)": "d1 d2 d3",
-				"refs": "e1=0+1 e2=1+1", "totals": filedTotals("kept=64", ""),
+				"refs": "e2=1+1", "totals": filedTotals("kept=64 lcnt=3", ""),
 			},
 		},
 		"where entries are copied they stay": {
 			seed: someEnded, call: file(filing{copying: true}), answer: "[3 0 0]",
 			want: map[string]string{
 				"filed": "*", "past:d1": pastD1, "past:d2": pastD2, "past:d3": pastD3, "pasts": "d1@0 d2@0 d3@0",
-				"hist:s1 (ttl)": "d1 d2 d3", "refs": "e1=0+4 e2=1+2", "totals": filedTotals("kept=92", "outbox=97"),
+				"hist:s1 (ttl)": "d1 d2 d3", "refs": "e1=0+4 e2=1+2", "totals": filedTotals("kept=92 lcnt=3", "outbox=97"),
 			},
 		},
 		"but not more than the outbox holds, and what goes is counted": {
 			seed: filed(filing{copying: true}), call: file(filing{copying: true, outbox: 80}), answer: "[0 0 0]",
 			want: map[string]string{
-				"ended": "[d2=1000000|f|1|4|gone|n|s1|t|e1 a2; d3=1000000|s|1|4||n|s1|t|e2 a3;]",
-				"refs":  "e1=0+3 e2=1+2", "totals": filedTotals("kept=92 lost=1", "outbox=66"),
+				"ended": "[2:d2=1000000|f|1|4|gone|n|s1|t|e1 a2; 3:d3=1000000|s|1|4||n|s1|t|e2 a3;]",
+				"refs":  "e1=0+3 e2=1+2", "totals": filedTotals("kept=92 lcnt=3 lost=1", "outbox=66"),
 			},
 		},
 		"once nobody copies any more, they go": {
 			seed: filed(filing{copying: true}), call: func(r *rig) string { return r.file(filing{}) + r.file(filing{}) },
 			answer: "[0 0 0][0 0 0]",
 			want: map[string]string{
-				"ended": "-", "filed": "-", "refs": "e1=0+2 e2=1+1", "totals": filedTotals("kept=92", "outbox=0"),
+				"ended": "-", "filed": "-", "refs": "e1=0+2 e2=1+1", "totals": filedTotals("kept=92 lcnt=3", "outbox=0"),
 			},
 		},
 	})
@@ -113,7 +113,7 @@ func TestFileScriptForgetsWhatIsOld(t *testing.T) {
 			seed: seed, call: func(r *rig) string { return r.file(filing{age: 40_000}) }, answer: "[1 0 0]",
 			want: map[string]string{
 				"ended": "-", "past:00000000-f": record, "pasts": "00000000-f@0", "hist:s1 (ttl)": young,
-				"payloads": "e2=t\ne2", "refs": "e2=0+1", "totals": "bytes=0 events=2 kept=27 ok=2 token=1 version=2",
+				"payloads": "e2=t\ne2", "totals": "bytes=0 events=2 kept=27 ok=2 token=1 version=2",
 			},
 		},
 		"it goes when its time has come": {
@@ -123,7 +123,7 @@ func TestFileScriptForgetsWhatIsOld(t *testing.T) {
 			},
 			call: func(r *rig) string { return r.file(filing{age: 40_000}) }, answer: "[0 0 0]",
 			want: map[string]string{
-				"past:00000000-3": "-", "pasts": "00000000-f@0", "payloads": "e2=t\ne2", "refs": "e2=0+1",
+				"past:00000000-3": "-", "pasts": "00000000-f@0", "payloads": "e2=t\ne2",
 				"totals": "bytes=0 events=2 kept=27 ok=2 token=1 version=2",
 			},
 		},
@@ -147,8 +147,8 @@ func TestCopiedScript(t *testing.T) {
 			},
 			call: func(r *rig) string { return copied(r, entry(r, 0), 10) }, answer: "[1 0]",
 			want: map[string]string{
-				"ended": "[d2=1000000|f|1|4|gone|n|s1|t|e1 a2; d3=1000000|s|1|4||n|s1|t|e2 a3;]",
-				"refs":  "e1=0+3 e2=1+2", "totals": filedTotals("kept=92", "outbox=66"),
+				"ended": "[2:d2=1000000|f|1|4|gone|n|s1|t|e1 a2; 3:d3=1000000|s|1|4||n|s1|t|e2 a3;]",
+				"refs":  "e1=0+3 e2=1+2", "totals": filedTotals("kept=92 lcnt=3", "outbox=66"),
 			},
 		},
 		"the payload goes where only the copy needed it": {
@@ -158,18 +158,18 @@ func TestCopiedScript(t *testing.T) {
 			},
 			call: func(r *rig) string { return copied(r, entry(r, 1), 10) }, answer: "[2 0]",
 			want: map[string]string{
-				"ended": "-", "payloads": "e2=t\ne2", "refs": "e2=1+1", "totals": filedTotals("kept=28", "outbox=0"),
+				"ended": "-", "payloads": "e2=t\ne2", "refs": "e2=1+1", "totals": filedTotals("kept=28 lcnt=3", "outbox=0"),
 			},
 		},
 		"what is not in the history yet stays": {
 			seed: func(r *rig) {
 				someEnded(r)
-				r.file(filing{copying: true, entries: 1})
+				r.file(filing{copying: true, records: 1})
 			},
 			call: func(r *rig) string { return copied(r, entry(r, 1), 10) }, answer: "[1 0]",
 			want: map[string]string{
-				"ended": "[d2=1000000|f|1|4|gone|n|s1|t|e1 a2; d3=1000000|s|1|4||n|s1|t|e2 a3;]",
-				"refs":  "e1=0+2 e2=1+1", "totals": filedTotals("kept=32", "outbox=0"),
+				"ended": "[2:d2=1000000|f|1|4|gone|n|s1|t|e1 a2; 3:d3=1000000|s|1|4||n|s1|t|e2 a3;]",
+				"refs":  "e1=0+2 e2=1+1", "totals": filedTotals("kept=32 lcnt=3", "outbox=0"),
 			},
 		},
 		"where nothing was filed nothing goes": {
@@ -200,28 +200,28 @@ func TestSettleScriptKeepsAttempts(t *testing.T) {
 		"all of them, in order, once it has ended": {
 			seed: retried("a1;", "a2;"), call: settle(3, Done), answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "tries:d1": "-", "leases": "-", "rate:s1 (ttl)": "1000=3", "refs": "e1=0+1",
-				"ended":  "[d1=1000000|s|3|4||n|s1|t|e1 a1;a2;last;]",
-				"sub:s1": "g1 r60 c9 m9 a1 p0 lat=1000000 lok=1000000 ok=1 rh=1000 ru=3 ver=4", "urgent": "s1@4",
-				"totals": "bytes=0 events=1 kept=4 ok=1 token=3 tries=0 version=4",
+				"deliveries": "-", "tries:d1": "-", "leases": "-",
+				"ended":  "[1:d1=1000000|s|3|4||n|s1|t|e1 a1;a2;last;]",
+				"sub:s1": "g1 r60 c9 m9 a1 p0 lat=1000000 lok=1000000 ok=1 rh=1000 rn=3 rs=1000 ru=3 ver=4", "urgent": "s1@4",
+				"totals": "bytes=0 events=1 kept=4 ok=1 retrying=0 token=3 tries=0 version=4",
 			},
 		},
 		"the latest ones, while it is unfinished": {
 			seed: retried("a1;", "a2;", "a3;"), call: settle(4, Retry), answer: "[1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|4|1000000|4|t|e1", "tries:d1": "a2; a3; last;", "leases": "-", "due:s1": "d1@1000000",
-				"rate:s1 (ttl)": "1000=4", "ready": "s1@1000000",
-				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=4 du=1 lat=1000000 rh=1000 rtry=1 ru=4 ver=5",
-				"totals": "bytes=4 events=1 token=4 tries=11 version=5",
+				"ready":  "s1@1000000",
+				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=4 du=1 lat=1000000 rh=1000 rn=4 rs=1000 rtry=1 ru=4 ver=5",
+				"totals": "bytes=4 events=1 retrying=1 token=4 tries=11 version=5",
 			},
 		},
 		"as many as there is room for": {
 			seed: retried(long, long), call: settle(3, Retry), answer: "[1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|3|1000000|4|t|e1", "tries:d1": long + " " + long + " last;", "leases": "-",
-				"due:s1": "d1@1000000", "rate:s1 (ttl)": "1000=3", "ready": "s1@1000000",
-				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=3 du=1 lat=1000000 rh=1000 rtry=1 ru=3 ver=4", "urgent": "s1@4",
-				"totals": "bytes=4 events=1 token=3 tries=87 version=4",
+				"due:s1": "d1@1000000", "ready": "s1@1000000",
+				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=3 du=1 lat=1000000 rh=1000 rn=3 rs=1000 rtry=1 ru=3 ver=4", "urgent": "s1@4",
+				"totals": "bytes=4 events=1 retrying=1 token=3 tries=87 version=4",
 			},
 		},
 		"none where there is no room": {
@@ -229,9 +229,9 @@ func TestSettleScriptKeepsAttempts(t *testing.T) {
 			call: func(r *rig) string { return r.settle(end{delivery: "d1", token: 3, result: Retry, attempt: long}) },
 			want: map[string]string{
 				"deliveries": "d1=s1|3|1000000|4|t|e1", "leases": "-",
-				"due:s1": "d1@1000000", "rate:s1 (ttl)": "1000=3", "ready": "s1@1000000",
-				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=3 du=1 lat=1000000 rh=1000 rtry=1 ru=3 ver=4", "urgent": "s1@4",
-				"totals": "bytes=4 events=1 token=3 tries=82 version=4",
+				"due:s1": "d1@1000000", "ready": "s1@1000000",
+				"sub:s1": "g1 r60 c9 m9 a1 p0 cf=3 du=1 lat=1000000 rh=1000 rn=3 rs=1000 rtry=1 ru=3 ver=4", "urgent": "s1@4",
+				"totals": "bytes=4 events=1 retrying=1 token=3 tries=82 version=4",
 			},
 		},
 		"cancelled with its subscription": {
@@ -241,11 +241,11 @@ func TestSettleScriptKeepsAttempts(t *testing.T) {
 			},
 			call: func(r *rig) string { return r.cancel("s1", 9) }, answer: "[1 0]",
 			want: map[string]string{
-				"deliveries": "-", "tries:d1": "-", "due:s1": "-", "rate:s1 (ttl)": "-", "ready": "-", "subs": "-",
-				"dirty": "-", "urgent": "-", "refs": "e1=0+1", "sub:s1": "-",
+				"deliveries": "-", "tries:d1": "-", "due:s1": "-", "ready": "-", "subs": "-",
+				"dirty": "-", "urgent": "-", "sub:s1": "-",
 				"ended":        "[d1=1000000|c|2|4|subscription_deleted|n|s1|t|e1 a1;a2;]",
 				"sub:s1 (ttl)": "g1 r60 c9 m9 a1 p0 canc=1 cf=2 gone=1 lat=1000000 ver=3",
-				"totals":       "bytes=0 canceled=1 events=1 kept=4 token=2 tries=0 version=3",
+				"totals":       "bytes=0 canceled=1 events=1 kept=4 retrying=0 token=2 tries=0 version=3",
 			},
 		},
 	})

@@ -7,12 +7,13 @@ import (
 )
 
 const (
-	// fileEvery is how long what has ended waits at most to be filed, unless somebody reads the history before.
-	fileEvery = time.Second
+	// fileEvery is how long what has ended waits at most to be filed, unless somebody reads the history before. The longer
+	// it is, the more of what a busy subscription ends need not be filed at all; meanwhile it takes memory.
+	fileEvery = 5 * time.Second
 	// fileIdle is the same where no delivery of this dispatcher has ended: for what others left, and for what is too old.
 	fileIdle = 10 * time.Second
-	// fileEntries and forgetMost bound one step, and with it the time that Redis is held: about 2 ms.
-	fileEntries = 4
+	// fileRecords and forgetMost bound one step, and with it the time that Redis is held: about 2 ms.
+	fileRecords = 256
 	forgetMost  = 512
 )
 
@@ -21,7 +22,7 @@ func (q *Queue) historyBytes() int64 { return q.MaxHistoryBytes / int64(len(q.sh
 
 func (q *Queue) fileArgs() []any {
 	return []any{
-		"", fileEntries, q.MaxHistory, milliseconds(q.MaxHistoryAge), q.historyBytes(), flag(q.MaxOutboxBytes > 0),
+		"", fileRecords, q.MaxHistory, milliseconds(q.MaxHistoryAge), q.historyBytes(), flag(q.MaxOutboxBytes > 0),
 		q.MaxOutboxBytes / int64(len(q.shards)), forgetMost,
 	}
 }

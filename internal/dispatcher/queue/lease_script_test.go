@@ -21,8 +21,8 @@ func TestLeaseScript(t *testing.T) {
 			call:   func(r *rig) string { return r.configure("s1 2 2 10 10 1 0") },
 			answer: "[1061000 1]",
 			want: map[string]string{
-				"rate:s1 (ttl)": "1000=2", "ready": "s1@1061000",
-				"sub:s1": "g2 r2 c10 m10 a1 p0 fr=1 lat=4600000 lok=4600000 ok=2 rh=1000 ru=2 ver=2",
+				"ready":  "s1@1061000",
+				"sub:s1": "g2 r2 c10 m10 a1 p0 fr=1 lat=4600000 lok=4600000 ok=2 rh=1000 rn=2 rs=1000 ru=2 ver=2",
 			},
 		},
 		"nothing waits: the dispatcher sleeps as long as it may": {
@@ -71,7 +71,7 @@ func TestLeaseScript(t *testing.T) {
 			answer: "[4 1000000 1020000 0 [d4 s1|0|1000000|4|t|e3] [e3 t\ne3]]",
 			want: map[string]string{
 				"fresh:s1": "d5", "ready": "-", "leases": "4:d4@1020000",
-				"sub:s1": limits + " cf=3 fail=3 fr=1 inf=1 lat=1000000 rh=1000 ru=3 ver=5",
+				"sub:s1": limits + " cf=3 fail=3 fr=1 inf=1 lat=1000000 rh=1000 rn=3 rs=1000 ru=3 ver=5",
 				"totals": "bytes=8 events=4 failed=3 kept=8 token=4 version=5",
 			},
 		},
@@ -91,9 +91,9 @@ func TestLeaseScript(t *testing.T) {
 			want: map[string]string{
 				"fresh:s1": "-", "due:s1": "d1@1002000", "ready": "s1@1002000", "sleepers": "me@1002000",
 				"leases": "2:d2@1021999 2:d4@1021999",
-				"sub:s1": "g1 r60 c10 m10 a1 p0 du=1 inf=2 lat=1000000 lcnt=1 lok=1000000 lst=200 ok=1 rh=1000 rtry=2" +
-					" ru=3 ver=3",
-				"totals": "bytes=8 events=2 ok=1 token=2 version=3",
+				"sub:s1": "g1 r60 c10 m10 a1 p0 du=1 inf=2 lat=1000000 lcnt=1 lok=1000000 lst=200 ok=1 rh=1000 rn=3 rs=1000" +
+					" rtry=2 ru=3 ver=3",
+				"totals": "bytes=8 events=2 lcnt=1 ok=1 retrying=2 token=2 version=3",
 			},
 		},
 		"beyond the bytes, what is over goes back to where it was and keeps its turn": {
@@ -198,8 +198,8 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{none: true}) },
 			answer: "[0 1020000 1000000 2 [] []]",
 			want: map[string]string{
-				"fresh:s1": "d1 d2 d3", "leases": "-", "rate:s1 (ttl)": "1020=2",
-				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=3 rh=1020 ru=2 ver=1",
+				"fresh:s1": "d1 d2 d3", "leases": "-",
+				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=3 rh=1020 rn=2 rs=1020 ru=2 ver=1",
 			},
 		},
 		"later attempts are due at once": {
@@ -212,8 +212,8 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{none: true}) },
 			answer: "[0 1020000 1020000 2 [] []]",
 			want: map[string]string{
-				"fresh:s1": "d3", "due:s1": "d1@1020000", "leases": "-", "rate:s1 (ttl)": "1000=2 1020=2",
-				"sub:s1": "g1 r60 c10 m10 a1 p0 du=1 fr=1 lat=1000000 lok=1000000 ok=1 rh=1000 rtry=1 ru=4 ver=2",
+				"fresh:s1": "d3", "due:s1": "d1@1020000", "leases": "-", "rate:s1 (ttl)": "1000=2",
+				"sub:s1": "g1 r60 c10 m10 a1 p0 du=1 fr=1 lat=1000000 lok=1000000 ok=1 rh=1000 rn=2 rs=1020 rtry=1 ru=4 ver=2",
 				"ready":  "s1@1020000", "sleepers": "-",
 			},
 		},
@@ -225,8 +225,8 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[2 1020000 1040000 2 [d1 s1|0|1000000|4|t|e1 d2 s1|0|1000000|4|t|e1 d3 s1|0|1000000|4|t|e2] [e1 t\ne1 e2 t\ne2]]",
 			want: map[string]string{
-				"fresh:s1": "-", "leases": "2:d1@1040000 2:d2@1040000 2:d3@1040000", "rate:s1 (ttl)": "1020=2",
-				"sub:s1": "g1 r60 c10 m10 a1 p0 inf=3 rh=1020 ru=2 ver=1", "ready": "-", "sleepers": "me@1025000",
+				"fresh:s1": "-", "leases": "2:d1@1040000 2:d2@1040000 2:d3@1040000",
+				"sub:s1": "g1 r60 c10 m10 a1 p0 inf=3 rh=1020 rn=2 rs=1020 ru=2 ver=1", "ready": "-", "sleepers": "me@1025000",
 				"totals": "bytes=8 events=2 token=2 version=1",
 			},
 		},
@@ -238,8 +238,8 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{none: true, expired: 1}) },
 			answer: "[0 1020000 1000000 1 [] []]",
 			want: map[string]string{
-				"fresh:s1": "d1 d3", "leases": "1:d2@1020000", "rate:s1 (ttl)": "1020=1",
-				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=2 inf=1 rh=1020 ru=1 ver=1",
+				"fresh:s1": "d1 d3", "leases": "1:d2@1020000",
+				"sub:s1": "g1 r60 c10 m10 a1 p0 fr=2 inf=1 rh=1020 rn=1 rs=1020 ru=1 ver=1",
 			},
 		},
 		"those of a subscription that is gone end as cancelled": {
@@ -251,7 +251,7 @@ func TestLeaseScriptTakesBackWhatExpired(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1020000 -1 2 [] []]",
 			want: map[string]string{
-				"deliveries": "-", "refs": "e1=0+2 e2=0+1", "leases": "-", "sleepers": "me@1025000",
+				"deliveries": "-", "refs": "e1=0+2", "leases": "-", "sleepers": "me@1025000",
 				"ended":        "[d3=1000000|c|0|4|subscription_deleted|n|s1|t|e2] [d2=1020000|c|0|4|subscription_deleted|n|s1|t|e1 d1=1020000|c|0|4|subscription_deleted|n|s1|t|e1]",
 				"sub:s1 (ttl)": "g1 r60 c10 m10 a1 p0 canc=1 gone=1 ver=1",
 				"totals":       "bytes=0 canceled=3 events=2 kept=8 token=1 version=1",
@@ -322,8 +322,8 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[2 1060000 1061000 0 [d3 s1|0|1000000|4|t|e1] [e1 t\ne1]]",
 			want: map[string]string{
-				"fresh:s1": "d4", "ready": "s1@1061000", "leases": "2:d3@1080000", "rate:s1 (ttl)": "1000=1",
-				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=1 lat=1000000 lok=1000000 ok=2 rh=1000 ru=1 ver=4",
+				"fresh:s1": "d4", "ready": "s1@1061000", "leases": "2:d3@1080000", "rate:s1 (ttl)": "-",
+				"sub:s1": "g1 r2 c10 m10 a1 p0 fr=1 inf=1 lat=1000000 lok=1000000 ok=2 rh=1000 rn=1 rs=1000 ru=1 ver=4",
 				"totals": "bytes=8 events=2 ok=2 token=2 version=4", "sleepers": "me@1061000",
 			},
 		},
@@ -362,8 +362,8 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1060000 1061000 0 [] []]",
 			want: map[string]string{
-				"ready": "s1@1061000", "rate:s1 (ttl)": "1000=1", "sleepers": "me@1061000",
-				"sub:s1": "g2 r1 c10 m10 a1 p0 fr=1" + strings.Replace(tail, " ok=2", " ok=2 rh=1000 ru=1", 1),
+				"ready": "s1@1061000", "rate:s1 (ttl)": "-", "sleepers": "me@1061000",
+				"sub:s1": "g2 r1 c10 m10 a1 p0 fr=1" + strings.Replace(tail, " ok=2", " ok=2 rh=1000 rn=1 rs=1000 ru=1", 1),
 			},
 		},
 	})

@@ -282,7 +282,7 @@ func (m *machine) cancel(rt *rapid.T) {
 func (m *machine) file(rt *rapid.T) {
 	perSub := rapid.IntRange(1, 5).Draw(rt, "records")
 	filed := m.model.file(perSub)
-	if got, want := m.rig.file(filing{entries: 1000, perSub: perSub}), fmt.Sprintf("[%d 0 0]", filed); got != want {
+	if got, want := m.rig.file(filing{records: 1000, perSub: perSub}), fmt.Sprintf("[%d 0 0]", filed); got != want {
 		rt.Fatalf("file answered %s, the model %s", got, want)
 	}
 }
@@ -351,10 +351,8 @@ func (m *machine) actual() map[string]string {
 			state[plain] = "[" + content + "]"
 		case "sub":
 			fields := m.subscription(m.t.Context(), m.keys.prefix+plain)
-			delete(fields, "ru")
-			delete(fields, "rh")
-			if fields["gone"] == "1" {
-				delete(fields, "rtry")
+			for _, field := range []string{"ru", "rh", "rs", "rn"} {
+				delete(fields, field)
 			}
 			state[plain] = hashText(fields)
 		case "totals":

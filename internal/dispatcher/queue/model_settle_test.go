@@ -88,6 +88,8 @@ func (m *model) attempted(s *modelSub, d *modelDelivery, e end) {
 	if e.status != 0 {
 		s.add("lsum", e.took)
 		s.add("lcnt", 1)
+		m.totals["lsum"] += int64(e.took)
+		m.totals["lcnt"]++
 	}
 	s.failures++
 	switch e.result {
@@ -240,6 +242,9 @@ func (m *model) state() map[string]string {
 	totals := maps.Clone(m.totals)
 	totals["kept"], totals["tries"] = int64(m.keptBytes()), int64(m.triesBytes())
 	totals["bytes"], totals["version"], totals["token"] = int64(m.storedBytes()), m.version, int64(m.token)
+	for _, d := range m.deliveries {
+		totals["retrying"] += int64(min(d.attempts, 1))
+	}
 	maps.DeleteFunc(totals, func(_ string, n int64) bool { return n == 0 })
 	put("totals", scores(totals))
 	return state
@@ -255,7 +260,7 @@ func (m *model) recordText(d *modelDelivery) string {
 func (m *model) historyState(put func(string, []string)) {
 	var ended, past []string
 	for _, e := range m.ended {
-		ended = append(ended, strings.Fields(e.id+"="+e.record+" "+e.tries)...)
+		ended = append(ended, strings.Fields(ordinalText(e.ordinal)+e.id+"="+e.record+" "+e.tries)...)
 	}
 	for _, e := range m.past {
 		past = append(past, strings.Fields(e.id+"="+e.record+" "+e.tries)...)
@@ -271,6 +276,13 @@ func (m *model) historyState(put func(string, []string)) {
 	}
 }
 
+func ordinalText(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n) + ":"
+}
+
 func scores(m map[string]int64) []string {
 	var words []string
 	for id, score := range m {
@@ -284,12 +296,11 @@ func join(words []string) string {
 	return fmt.Sprint(words)
 }
 
-// subText gives a subscription's hash in the form of rig.state, without the sums of the rate window.
+// subText gives a subscription's hash in the form of rig.state, without the rate window.
 func (m *model) subText(s *modelSub) string {
 	fields := maps.Clone(s.counts)
 	retrying := len(m.of(s.id, func(d *modelDelivery) bool { return d.attempts > 0 }))
 	if s.gone {
-		retrying = 0
 		fields["gone"] = "1"
 	}
 	for name, n := range map[string]int{

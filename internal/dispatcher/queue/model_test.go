@@ -33,6 +33,7 @@ type model struct {
 // modelEnd is a delivery that has ended.
 type modelEnd struct {
 	id, sub, payload, record, tries, outcome string
+	ordinal                                  int // among those of its subscription that have ended, 0 if that is gone
 	attempts                                 int
 	asked                                    asked
 }
@@ -185,6 +186,15 @@ func (s *modelSub) add(field string, n int) {
 	s.counts[field] = strconv.Itoa(old + n)
 }
 
+// ends is how many of the subscription's deliveries have ended.
+func (s *modelSub) ends() (n int) {
+	for _, field := range []string{"ok", "fail", "canc"} {
+		count, _ := strconv.Atoi(s.counts[field])
+		n += count
+	}
+	return n
+}
+
 func (m *model) configure(id string, generation, rate, places, limit int, active, paused bool) int {
 	s := m.subs[id]
 	if s == nil {
@@ -303,9 +313,6 @@ func (m *model) publish(events []pub, targets [][]Target, e *early) [][]string {
 	var changed, urgent []string
 	for id := range touched {
 		s := m.subs[id]
-		if full[id] > 0 {
-			s.add("fail", full[id])
-		}
 		if full[id] > 0 || queued[id] {
 			s.full = full[id] > 0
 			changed = append(changed, id)
@@ -364,6 +371,7 @@ func (m *model) publishOne(
 		case len(m.of(s.id, func(*modelDelivery) bool { return true })) >= s.limit:
 			m.totals["failed"]++
 			full[s.id]++
+			s.add("fail", 1)
 			m.record(&modelDelivery{id: t.DeliveryID, sub: s.id, payload: name}, e.payload, "f", 0, "backlog_full", "")
 			answer = append(answer, s.id)
 		default:
@@ -396,8 +404,12 @@ func (m *model) end(id, outcome string, attempts int, reason, attempt string) {
 // record notes that a delivery has ended, for the history.
 func (m *model) record(d *modelDelivery, payload, outcome string, attempts int, reason, attempt string) {
 	m.payloads[d.payload] = payload
+	ordinal := 0
+	if s := m.subs[d.sub]; !s.gone {
+		ordinal = s.ends()
+	}
 	m.ended = append(m.ended, modelEnd{
-		id: d.id, sub: d.sub, payload: d.payload, outcome: outcome, attempts: attempts, asked: d.asked, tries: strings.Join(d.tries, "") + attempt,
+		ordinal: ordinal, id: d.id, sub: d.sub, payload: d.payload, outcome: outcome, attempts: attempts, asked: d.asked, tries: strings.Join(d.tries, "") + attempt,
 		record: fmt.Sprintf("%d|%s|%d%s|%d|%s|n|%s|%s|%s", m.now, outcome, attempts, d.asked.text(), len(payload), reason, d.sub, typeOf(payload),
 			d.payload),
 	})
@@ -408,11 +420,14 @@ func typeOf(payload string) string {
 	return name
 }
 
-// file brings all that has ended into the history.
+// file brings what has ended into the history, but for what its subscription's later ones would push out.
 func (m *model) file(perSub int) (filed int) {
-	filed = len(m.ended)
 	touched := map[string]bool{}
 	for _, e := range m.ended {
+		if e.ordinal > 0 && m.subs[e.sub].ends()-e.ordinal >= perSub {
+			continue
+		}
+		filed++
 		m.past[e.id] = e
 		m.filed[e.sub] = append(m.filed[e.sub], e)
 		touched[e.sub] = true
@@ -469,6 +484,7 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 	})
 	expired = expired[:min(most, len(expired))]
 	var back []*modelDelivery
+	var loud []string
 	for _, d := range slices.Backward(expired) { // what ends goes into the history in this order
 		s := m.subs[d.sub]
 		if s.gone {
@@ -481,10 +497,12 @@ func (m *model) reclaim(most int) (expired []*modelDelivery) {
 			s.add("canc", 1)
 			m.totals["canceled"]++
 			m.end(d.id, "c", d.attempts, canceled, "")
+			loud = append(loud, s.id)
 			continue
 		}
 		back = append(back, d)
 	}
+	m.mark(loud, nil)
 	slices.Reverse(back)
 	m.putBack(back)
 	return expired

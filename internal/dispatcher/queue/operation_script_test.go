@@ -39,8 +39,8 @@ func TestOperateScript(t *testing.T) {
 	retried := map[string]string{
 		"deliveries": "d1=s1|1:1:1::|1000010|4|t|e1", "due:s1": "d1@1000010", "tries:d1": "a1;", "refs": "e1=1",
 		"past:d1": "-", "pasts": "-", "hist:s1 (ttl)": "-", "ready": "s1@1000010",
-		"sub:s1": "g1 r60 c2 m9 a1 p0 cf=1 du=1 fail=1 lat=1000000 lcnt=1 lst=500 rh=1000 rtry=1 ru=1 ver=3",
-		"totals": "bytes=4 events=1 failed=1 kept=0 token=1 tries=3 version=3",
+		"sub:s1": "g1 r60 c2 m9 a1 p0 cf=1 du=1 fail=1 lat=1000000 lcnt=1 lst=500 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=3",
+		"totals": "bytes=4 events=1 failed=1 kept=0 lcnt=1 retrying=1 token=1 tries=3 version=3",
 	}
 	with := func(changes map[string]string, left, counts string) map[string]string {
 		all := map[string]string{"op:o1:left": left, "op:o1:counts": counts}
@@ -79,9 +79,9 @@ func TestOperateScript(t *testing.T) {
 			seed: listing(retryable, "d1"), call: func(r *rig) string { return r.cancelNext("pr") }, answer: "[1]",
 			want: with(map[string]string{
 				"deliveries": "d2=s1|0|1000000|4|t|e1 d3=s1|0|1000000|4|t|e1", "due:s1": "-", "tries:d1": "-",
-				"ended": "[d1=1000000|c|1|4|canceled|n|s1|t|e1 a1;]", "refs": "e1=2+1",
-				"sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 cf=1 fr=1 inf=1 lat=1000000 rh=1000 ru=1 ver=3",
-				"totals": "bytes=4 canceled=1 events=1 token=1 tries=0 version=3",
+				"ended": "[1:d1=1000000|c|1|4|canceled|n|s1|t|e1 a1;]", "refs": "e1=2+1",
+				"sub:s1": "g1 r60 c2 m9 a1 p0 canc=1 cf=1 fr=1 inf=1 lat=1000000 rh=1000 rn=1 rs=1000 ru=1 ver=3",
+				"totals": "bytes=4 canceled=1 events=1 retrying=0 token=1 tries=0 version=3",
 			}, "-", "done=1 skipped=0"),
 		},
 		"one in flight ends with its attempt": {

@@ -311,10 +311,8 @@ func (s *shard) entries(ctx context.Context, from, to string, most int) ([]ended
 
 // splitEnded divides a field of `ended`, as scripts/lib.lua has it, into the delivery and its record.
 func splitEnded(field string) (id, head string) {
+	_, field, _ = strings.Cut(field, "|") // the delivery's place among those of its subscription
 	id, head, _ = strings.Cut(field, "|")
-	if _, err := history.ParseID(id); err != nil { // the delivery's place among those of its subscription
-		id, head, _ = strings.Cut(head, "|")
-	}
 	return id, head
 }
 

@@ -25,7 +25,7 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|7|t|e1#d1", "payloads": "e1#d1=t\ne1#d1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
-				"totals": "bytes=7 events=1 version=1", "call:q (ttl)": "1|[0,[0],[3]]",
+				"totals": "bytes=7 version=1", "call:q (ttl)": "1|[0,[0],[3]]",
 			},
 		},
 		"an event with two matches is stored once and waits for both": {
@@ -91,8 +91,8 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e2", "payloads": "e1=t\ne1 e2=t\ne2",
 				"fresh:s1": "d2", "ready": "s1@1000000",
-				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000000 lcnt=1 lst=500 rh=1000 rtry=1 ru=1 ver=3",
-				"totals": "bytes=8 events=2 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000000 lcnt=1 lst=500 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=3",
+				"totals": "bytes=8 events=2 lcnt=1 retrying=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
 			},
 		},
 	})
@@ -195,11 +195,11 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			},
 			answer: "[0 [0]][0 [0] [4 1122000 0]]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1122000|4|t|e2", "payloads": "e0=t\ne0 e1=t\ne1 e2=t\ne2", "refs": "e0=0+1 e1=0+1",
-				"leases": "4:d2@1142000",
-				"ended":  "[d0=1000000|s|1|4||n|s1|t|e0] [d1=1061000|s|1|4||n|s1|t|e1]",
-				"sub:s1": "g1 r1 c2 m3 a1 p0 inf=1 lat=1061000 lcnt=2 lok=1061000 lst=200 ok=2 ver=5",
-				"totals": "bytes=4 events=3 kept=8 ok=2 token=4 version=5", "rate:s1 (ttl)": "-",
+				"deliveries": "d2=s1|0|1122000|4|t|e2", "payloads": "e0=t\ne0 e1=t\ne1 e2=t\ne2",
+				"leases":   "4:d2@1142000",
+				"ended":    "[1:d0=1000000|s|1|4||n|s1|t|e0] [2:d1=1061000|s|1|4||n|s1|t|e1]",
+				"sub:s1":   "g1 r1 c2 m3 a1 p0 inf=1 lat=1061000 lcnt=2 lok=1061000 lst=200 ok=2 rs=1061 ver=5",
+				"totals":   "bytes=4 events=3 kept=8 lcnt=2 ok=2 token=4 version=5",
 				"sleepers": "me@1066000", "call:q (ttl)": "3|[0,[0],[4,1122000,0]]",
 			},
 		},
@@ -321,7 +321,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s1|0|1000000|4|t|e2 d3=s1|0|1000000|4|t|e3 d5=s2|0|1000000|4|t|e4",
 				"payloads":   "e1=t\ne1 e2=t\ne2 e3=t\ne3 e4=t\ne4", "fresh:s1": "d2 d3", "fresh:s2": "d5",
 				"sub:s1": limits + " fail=1 fr=2 full=1 inf=1 ver=2", "sub:s2": limits + " fr=1 ver=2",
-				"ended": "[d4=1000000|f|0|4|backlog_full|n|s1|t|e4]",
+				"ended": "[1:d4=1000000|f|0|4|backlog_full|n|s1|t|e4]",
 				"refs":  "e4=1+1", "ready": "s1@1000000 s2@1000000", "dirty": "s1@1 s2@2", "urgent": "s1@2",
 				"totals": "bytes=16 events=4 failed=1 token=1 version=2", "call:q (ttl)": `2|[0,[0],[0,"s1"]]`,
 			},
@@ -337,8 +337,8 @@ func TestPublishScriptRefuses(t *testing.T) {
 			answer: "[0 [0]]",
 			want: map[string]string{
 				"deliveries": "d3=s1|0|1000000|4|t|e3", "payloads": "e1=t\ne1 e2=t\ne2 e3=t\ne3", "fresh:s1": "d3", "ready": "s1@1000000",
-				"sub:s1": "g1 r60 c2 m1 a1 p0 fail=1 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=200 lsum=7 ok=1 rh=1000 ru=1 ver=3",
-				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 kept=8 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+				"sub:s1": "g1 r60 c2 m1 a1 p0 fail=1 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=200 lsum=7 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=3",
+				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 kept=8 lcnt=1 lsum=7 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
 			},
 		},
 		"what does not fit into the shard by number, wholly": {

@@ -201,20 +201,20 @@ const (
 
 // filing is a call of file.lua. Zero fields take plenty.
 type filing struct {
-	entries, perSub, age, bytes, outbox, forget int
+	records, perSub, age, bytes, outbox, forget int
 	copying                                     bool
 }
 
 func (r *rig) file(f filing) string {
 	r.t.Helper()
 	for field, plenty := range map[*int]int{
-		&f.entries: 100, &f.perSub: 100, &f.age: 3_600_000, &f.bytes: 1 << 28, &f.outbox: 1 << 20, &f.forget: 1000,
+		&f.records: 100, &f.perSub: 100, &f.age: 3_600_000, &f.bytes: 1 << 28, &f.outbox: 1 << 20, &f.forget: 1000,
 	} {
 		if *field == 0 {
 			*field = plenty
 		}
 	}
-	return fmt.Sprint(r.run(fileScript, f.entries, f.perSub, f.age, f.bytes, flag(f.copying), f.outbox, f.forget))
+	return fmt.Sprint(r.run(fileScript, f.records, f.perSub, f.age, f.bytes, flag(f.copying), f.outbox, f.forget))
 }
 
 func (r *rig) extend(args ...any) string {
@@ -253,10 +253,25 @@ func (r *rig) state() map[string]string {
 			state[name] = content
 		}
 	}
+	r.countTypes(state)
 	if err := iter.Err(); err != nil {
 		r.t.Fatal(err)
 	}
 	return state
+}
+
+// countTypes holds the events that were taken, by type, to their number, and leaves them out.
+func (r *rig) countTypes(state map[string]string) {
+	r.t.Helper()
+	events := 0
+	for _, n := range r.client.HGetAll(r.t.Context(), r.keys.prefix+"types").Val() {
+		count, _ := strconv.Atoi(n)
+		events += count
+	}
+	if want := r.client.HGet(r.t.Context(), r.keys.totals(), "events").Val(); strconv.Itoa(events) != want && want != "" {
+		r.t.Errorf("%d events by type, %s in all", events, want)
+	}
+	delete(state, "types")
 }
 
 func (r *rig) content(ctx context.Context, key string) string {
@@ -313,25 +328,29 @@ func refsText(refs map[string]string) string {
 
 const keptOne = 1 << 24 // as in lib.lua
 
-// recordsText is {field, attempts, ...} as delivery=record attempts.
+// recordsText is {field, attempts, ...} as ordinal:delivery=record attempts.
 func recordsText(pairs []any) string {
 	var words []string
 	for i := 0; i+1 < len(pairs); i += 2 {
-		record := strings.Replace(text(pairs[i]), "|", "=", 1)
+		record := strings.Replace(strings.Replace(text(pairs[i]), "|", ":", 1), "|", "=", 1)
+		record = strings.TrimPrefix(record, ":")
 		words = append(words, strings.TrimSpace(record+" "+text(pairs[i+1])))
 	}
 	return fmt.Sprint(words)
 }
 
 // subscriptionFields are those of a packed subscription, in the order of lib.lua.
-var subscriptionFields = strings.Fields("gen rate cap max act pau fr du inf ru rh cf rtry gone full ver ok fail canc" +
-	" lsum lcnt lat lok lst lrs ler ns")
+var subscriptionFields = strings.Fields("gen rate cap max act pau gone full drt fr du inf ru rh rs rn cf rtry ver" +
+	" ok fail canc lsum lcnt lat lok lst lrs ler ns")
+
+// subscriptionLayout is how lib.lua packs them.
+const subscriptionLayout = "<di4i4i4BBBBBi4i4i4i4i4i4i4i4i4ddddddddi4I2c0I2c0I2c0"
 
 // subscription unpacks what lib.lua keeps of one.
 func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 	r.t.Helper()
-	const script = `return {struct.unpack('<' .. string.rep('d', 24) .. 'I2c0I2c0I2c0', redis.call('GET', KEYS[1]))}`
-	values, err := r.client.Eval(ctx, script, []string{key}).Slice()
+	const script = `return {struct.unpack(ARGV[1], redis.call('GET', KEYS[1]))}`
+	values, err := r.client.Eval(ctx, script, []string{key}, subscriptionLayout).Slice()
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -345,7 +364,8 @@ func (r *rig) subscription(ctx context.Context, key string) map[string]string {
 func hashText(fields map[string]string) string {
 	var words []string
 	if _, sub := fields["gen"]; sub {
-		delete(fields, "ns") // it is n
+		delete(fields, "ns")  // it is n
+		delete(fields, "drt") // it is audited
 		words = append(words, fmt.Sprintf("g%s r%s c%s m%s a%s p%s", fields["gen"], fields["rate"], fields["cap"],
 			fields["max"], fields["act"], fields["pau"]))
 		for field, value := range fields {

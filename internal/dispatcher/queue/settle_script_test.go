@@ -30,9 +30,9 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "d2=s1|0|1000000|4|t|e1", "refs": "e1=1+1", "ended": "[d1=1000250|s|1|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "999=1",
-				"sub:s1": limits + " fr=1 lat=1000250 lcnt=1 lok=1000250 lst=204 lsum=240 ok=1 rh=999 ru=1 ver=2",
-				"urgent": "s1@2", "totals": "bytes=4 events=1 ok=1 token=1 version=2",
+				"deliveries": "d2=s1|0|1000000|4|t|e1", "refs": "e1=1+1", "ended": "[1:d1=1000250|s|1|4||n|s1|t|e1]", "leases": "-",
+				"sub:s1": limits + " fr=1 lat=1000250 lcnt=1 lok=1000250 lst=204 lsum=240 ok=1 rh=999 rn=1 rs=999 ru=1 ver=2",
+				"urgent": "s1@2", "totals": "bytes=4 events=1 lcnt=1 lsum=240 ok=1 token=1 version=2",
 			},
 		},
 		"the payload is kept for the history once the last delivery has ended": {
@@ -41,9 +41,9 @@ func TestSettleScript(t *testing.T) {
 
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|s|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
-				"sub:s1": limits + " lat=1001000 lcnt=2 lok=1001000 lst=200 lsum=10 ok=1 rh=1000 ru=2 ver=3",
-				"urgent": "s1@3", "totals": "bytes=0 events=1 kept=4 ok=1 token=2 version=3",
+				"deliveries": "-", "ended": "[1:d1=1001000|s|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1",
+				"sub:s1": limits + " lat=1001000 lcnt=2 lok=1001000 lst=200 lsum=10 ok=1 rh=1000 rn=1 rs=1001 ru=2 ver=3",
+				"urgent": "s1@3", "totals": "bytes=0 events=1 kept=4 lcnt=2 lsum=10 ok=1 retrying=0 token=2 version=3",
 			},
 		},
 		"retry: due later, with one attempt more": {
@@ -55,9 +55,9 @@ func TestSettleScript(t *testing.T) {
 			answer: "[1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1", "due:s1": "d1@1005250", "leases": "-",
-				"rate:s1 (ttl)": "1000=1", "urgent": "s1@2", "totals": "bytes=4 events=1 token=1 version=2",
+				"urgent": "s1@2", "totals": "bytes=4 events=1 lcnt=1 lsum=100 retrying=1 token=1 version=2",
 				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000250 lcnt=1 ler=503 Service Unavailable lrs=status lst=503" +
-					" lsum=100 rh=1000 rtry=1 ru=1 ver=2",
+					" lsum=100 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=2",
 			},
 		},
 		"without an answer there is no latency": {
@@ -68,8 +68,8 @@ func TestSettleScript(t *testing.T) {
 			answer: "[1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1", "due:s1": "d1@1000250", "leases": "-",
-				"rate:s1 (ttl)": "1000=1", "urgent": "s1@2", "totals": "bytes=4 events=1 token=1 version=2",
-				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000250 lrs=timeout rh=1000 rtry=1 ru=1 ver=2",
+				"urgent": "s1@2", "totals": "bytes=4 events=1 retrying=1 token=1 version=2",
+				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000250 lrs=timeout rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=2",
 			},
 		},
 		"fail: finished, and no longer retrying": {
@@ -77,9 +77,9 @@ func TestSettleScript(t *testing.T) {
 			call:   func(r *rig) string { return r.settle(end{delivery: "d1", token: 2, result: Fail, status: 410}) },
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|f|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1",
-				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lst=410 lsum=10 rh=1000 ru=2 ver=3",
-				"totals": "bytes=0 events=1 failed=1 kept=4 token=2 version=3",
+				"deliveries": "-", "ended": "[1:d1=1001000|f|2|4||n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1",
+				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lst=410 lsum=10 rh=1000 rn=1 rs=1001 ru=2 ver=3",
+				"totals": "bytes=0 events=1 failed=1 kept=4 lcnt=2 lsum=10 retrying=0 token=2 version=3",
 			},
 		},
 		"a gone endpoint is urgent after whatever failure": {
@@ -89,9 +89,9 @@ func TestSettleScript(t *testing.T) {
 			},
 			answer: "[1]",
 			want: map[string]string{
-				"deliveries": "-", "refs": "e1=0+1", "ended": "[d1=1001000|f|2|4|gone|n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1 1001=1", "urgent": "s1@3",
-				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lrs=gone lst=410 lsum=10 rh=1000 ru=2 ver=3",
-				"totals": "bytes=0 events=1 failed=1 kept=4 token=2 version=3",
+				"deliveries": "-", "ended": "[1:d1=1001000|f|2|4|gone|n|s1|t|e1]", "leases": "-", "rate:s1 (ttl)": "1000=1", "urgent": "s1@3",
+				"sub:s1": limits + " cf=2 fail=1 lat=1001000 lcnt=2 lrs=gone lst=410 lsum=10 rh=1000 rn=1 rs=1001 ru=2 ver=3",
+				"totals": "bytes=0 events=1 failed=1 kept=4 lcnt=2 lsum=10 retrying=0 token=2 version=3",
 			},
 		},
 		"the third failure in a row is urgent": {
@@ -108,9 +108,9 @@ func TestSettleScript(t *testing.T) {
 			answer: "[1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|2|1000000|4|t|e2", "due:s1": "d2@1003000 d1@1009000",
-				"leases": "-", "rate:s1 (ttl)": "1000=2 1001=1", "ready": "s1@1003000", "urgent": "s1@3",
-				"sub:s1": limits + " cf=3 du=2 lat=1001000 rh=1000 rtry=2 ru=3 ver=3",
-				"totals": "bytes=8 events=2 token=2 version=3",
+				"leases": "-", "rate:s1 (ttl)": "1000=2", "ready": "s1@1003000", "urgent": "s1@3",
+				"sub:s1": limits + " cf=3 du=2 lat=1001000 rh=1000 rn=1 rs=1001 rtry=2 ru=3 ver=3",
+				"totals": "bytes=8 events=2 retrying=2 token=2 version=3",
 			},
 		},
 		"release of a first attempt: back at the head, as if nothing had been": {
@@ -147,7 +147,7 @@ func TestSettleScript(t *testing.T) {
 			answer: "[1]",
 			want: map[string]string{
 				"due:s1": "d1@1001000", "leases": "-", "ready": "s1@1001000",
-				"sub:s1": limits + " cf=1 du=1 lat=1000000 lcnt=1 ler=500 lrs=status lst=500 lsum=10 rh=1000 rtry=1 ru=1 ver=2",
+				"sub:s1": limits + " cf=1 du=1 lat=1000000 lcnt=1 ler=500 lrs=status lst=500 lsum=10 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=2",
 			},
 		},
 	})
@@ -194,11 +194,11 @@ func TestSettleScriptFences(t *testing.T) {
 			},
 			answer: "[1 0 1]",
 			want: map[string]string{
-				"deliveries": "-", "refs": "e1=0+2", "ended": "[d1=1000000|s|1|4||n|s1|t|e1 d2=1000000|s|1|4||n|s2|t|e1]",
+				"deliveries": "-", "refs": "e1=0+2", "ended": "[1:d1=1000000|s|1|4||n|s1|t|e1 1:d2=1000000|s|1|4||n|s2|t|e1]",
 				"leases": "-", "urgent": "s1@2 s2@2",
-				"rate:s1 (ttl)": "1000=1", "rate:s2 (ttl)": "1000=1",
-				"sub:s1": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 ru=1 ver=2",
-				"sub:s2": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 ru=1 ver=2",
+
+				"sub:s1": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=2",
+				"sub:s2": limits + " lat=1000000 lok=1000000 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=2",
 				"totals": "bytes=0 events=1 kept=4 ok=2 token=1 version=2",
 			},
 		},

@@ -7,7 +7,7 @@
 --        9 in ready but must not be  10 missing from ready  11 wrong bytes  12 unknown subscription  13 wrong rate sum
 --        14 in ready too late  15 record that its bucket or its subscription does not list  16 bucket without records
 --        17 wrong bytes of the history  18 wrong bytes of the outbox  19 wrong bytes of earlier attempts
---        20 in the queue and in the history
+--        20 in the queue and in the history  21 wrong mark of `dirty`  22 wrong count of the retrying
 -- Writes nothing.
 local now = clock()
 dry = true
@@ -113,7 +113,7 @@ end
 
 for event, n in pairs(events) do
   if call('HEXISTS', prefix .. 'payloads', event) == 0 then report(5, event) end
-  if tonumber(call('HGET', prefix .. 'refs', event) or 1) ~= n then report(7, event) end
+  if tonumber(call('HGET', prefix .. 'refs', event) or (n == kept_one and n or 1)) ~= n then report(7, event) end
 end
 for _, key in ipairs({'payloads', 'refs'}) do
   for _, event in ipairs(call('HKEYS', prefix .. key)) do
@@ -138,11 +138,11 @@ local function audit_ready(s)
 end
 local function audit_rate(s)
   if s.ru == 0 or now >= (s.rh + 1) * 1000 + window then return end
-  local sum, all = 0, call('HVALS', prefix .. 'rate:' .. s.id)
+  local sum, all = s.rn, call('HVALS', prefix .. 'rate:' .. s.id)
   for _, n in ipairs(all) do sum = sum + tonumber(n) end
   if sum ~= s.ru then report(13, s.id) end
 end
-local all_subs = {}
+local all_subs, retrying = {}, 0
 for id in pairs(subs) do all_subs[#all_subs + 1] = id end
 load(all_subs)
 for id, c in pairs(subs) do
@@ -150,11 +150,14 @@ for id, c in pairs(subs) do
   if not s then
     report(12, id)
   else
-    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or (s.rtry ~= c.rtry and s.gone == 0) then report(8, id) end
+    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or s.rtry ~= c.rtry then report(8, id) end
+    if (s.drt == 1) ~= (call('ZSCORE', prefix .. 'dirty', id) ~= false) then report(21, id) end
+    retrying = retrying + c.rtry
     audit_rate(s)
     audit_ready(s)
   end
 end
+if tonumber(call('HGET', prefix .. 'totals', 'retrying') or 0) ~= retrying then report(22, retrying) end
 for _, id in ipairs(call('ZRANGE', KEYS[1], 0, -1)) do
   if not subs[id] then report(9, id) end
 end

@@ -18,22 +18,22 @@ if #ids < most then
   s.du = s.du - #due
   for _, d in ipairs(due) do ids[#ids + 1] = d end
 end
-local retrying = 0
+local retrying, c = 0, stats_of(s)
 for i, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
   local sub, attempts, _, size, event, type, more = parse(rec)
   if sub then
     if attempts > 0 then retrying = retrying + 1 end
-    over(now, ids[i], 'c', text(attempts) .. more, size, gone_reason, s.ns, sub, type, event, '', attempts > 0)
+    over(now, '', ids[i], 'c', text(attempts) .. more, size, gone_reason, c.ns, sub, type, event, '', attempts > 0)
   end
 end
 finish()
 if #ids > 0 then
-  s.canc = s.canc + #ids
-  call('HINCRBY', prefix .. 'totals', 'canceled', #ids)
+  c.canc = c.canc + #ids
+  tally('canceled', #ids)
   s.rtry = s.rtry - retrying
 end
 local over = s.fr + s.du == 0
-if over then s.ru, s.rh = 0, 0 end
+if over then s.ru, s.rh, s.rs, s.rn, s.drt = 0, 0, 0, 0, 0 end
 flush(now)
 if over then
   call('SREM', prefix .. 'subs', id)   -- not before: a dispatcher that finds it here goes on where another one died

@@ -12,9 +12,10 @@ load(list)
 local answer = {}
 for _, id in ipairs(list) do
   local s = touched[id]
+  local c = s and stats_of(s)
   answer[#answer + 1] = id
   answer[#answer + 1] = s and {
-    s.ok, s.fail, s.canc, s.fr, s.du, s.inf, s.rtry, s.cf, s.lat, s.lok, s.lst, s.lrs, s.ler, s.lsum, s.lcnt, s.full, s.ver
+    c.ok, c.fail, c.canc, s.fr, s.du, s.inf, s.rtry, s.cf, c.lat, c.lok, c.lst, c.lrs, c.ler, c.lsum, c.lcnt, s.full, s.ver
   } or {}
 end
 return answer

@@ -14,8 +14,11 @@ load(ids)
 -- What is new starts with nothing.
 local function new(id)
   local s = {
-    id = id, fr = 0, du = 0, inf = 0, ru = 0, rh = 0, cf = 0, rtry = 0, gone = 0, full = 0, ver = 0, ok = 0, fail = 0,
-    canc = 0, lsum = 0, lcnt = 0, lat = 0, lok = 0, lst = 0, lrs = '', ler = '', ns = ''
+    id = id, gone = 0, full = 0, drt = 0, fr = 0, du = 0, inf = 0, ru = 0, rh = 0, rs = 0, rn = 0, cf = 0, rtry = 0,
+    rtry_read = 0, ver = 0,
+    stats = {
+      ok = 0, fail = 0, canc = 0, lsum = 0, lcnt = 0, lat = 0, lok = 0, lst = 0, lrs = '', ler = '', ns = ''
+    }
   }
   touched[id] = s
   return s
@@ -40,8 +43,9 @@ for n, id in ipairs(ids) do
         same = false
       end
     end
-    if s.ns ~= ARGV[i + 7] then
-      s.ns = ARGV[i + 7]
+    local c = stats_of(s)
+    if c.ns ~= ARGV[i + 7] then
+      c.ns = ARGV[i + 7]
       same = false
     end
     if same then

@@ -19,12 +19,12 @@ else
   end
   return {1}
 end
-over(now, id, 'c', text(attempts) .. more, size, canceled_reason, s.ns, sub, type, event, '', attempts > 0)
+local c = stats_of(s)
+c.canc = c.canc + 1
+over(now, ordinal_of(s), id, 'c', text(attempts) .. more, size, canceled_reason, c.ns, sub, type, event, '', attempts > 0)
 finish()
 if attempts > 0 then s.rtry = s.rtry - 1 end
-s.canc = s.canc + 1
-call('HINCRBY', prefix .. 'totals', 'canceled', 1)
+tally('canceled', 1)
 dirty[1] = s
-mark()
 flush(now)
 return {0}

@@ -40,16 +40,19 @@ local function reclaim()
     local sub, attempts, _, size, event, type, more = parse(records[i])
     local s = sub and subscription(sub)
     if s then s.inf = s.inf - 1 end
+    local c = s and stats_of(s)
     if s and s.gone == 0 and not is_marked(more) then
       sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
     elseif sub then
+      if s and attempts > 0 then s.rtry = s.rtry - 1 end
       if s and s.gone == 0 then
         sent[s] = (sent[s] or 0) + 1
-        s.canc = s.canc + 1
-        if attempts > 0 then s.rtry = s.rtry - 1 end
+        c.canc = c.canc + 1
+        dirty[#dirty + 1] = s
       end
-      over(now, ids[i], 'c', text(attempts) .. more, size, is_marked(more) and canceled_reason or gone_reason, s and s.ns or '', sub, type, event, '', attempts > 0)
+      over(now, s and ordinal_of(s) or '', ids[i], 'c', text(attempts) .. more, size, is_marked(more) and canceled_reason or gone_reason,
+        c and c.ns or '', sub, type, event, '', attempts > 0)
       canceled = canceled + 1
     end
   end
@@ -58,7 +61,7 @@ local function reclaim()
     charge(s, now, n)
   end
   finish()
-  if canceled > 0 then call('HINCRBY', prefix .. 'totals', 'canceled', canceled) end
+  tally('canceled', canceled)
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
   back = {}
   return #ids

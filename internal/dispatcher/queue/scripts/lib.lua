@@ -9,41 +9,50 @@
 -- Behind the attempts of one that somebody retried or cancelled stands :base:round:replay:mark (attempts that its retry
 -- budget does not count, rounds that have ended, the delivery that it repeats, and c where it ends with its attempt).
 -- A payload: type, a newline, body. `refs` counts who needs it: its unfinished deliveries, plus `kept_one` for each
--- entry of `ended` and each record of the history. One that is not there has a single unfinished delivery.
+-- field of `ended` and each record of the history. Of one that is not there, a single one of these is left.
 -- `tries:<delivery>`, a list, holds the earlier attempts of an unfinished delivery, each as its sender wrote it.
 -- A delivery that has ended is first in `ended`, a stream whose entries are fields of
---   delivery|completed|outcome|attempts|size|reason|namespace|sub|type|event
--- (outcome s, f or c; attempts with what stands behind them in the queue), each with its attempts as value. file.lua
--- brings it into the history: a record, the same without the delivery, with a newline and the attempts behind it, in
--- one of the hashes `past:<bucket>` by delivery. The bucket is the first ten characters of the delivery's id, which is
--- when it was made in steps of 4 s; `pasts` (a zset that sorts by name) has the buckets that there are. `hist:<sub>` is
--- a list of the subscription's deliveries as they were filed; those may have left the history for other reasons.
+--   ordinal|delivery|completed|outcome|attempts|size|reason|namespace|sub|type|event
+-- (ordinal: how many of the subscription had ended then, empty where nobody counts any more; outcome s, f or c; attempts
+-- with what stands behind them in the queue), each with its attempts as value. file.lua brings it into the history: a
+-- record, the same without ordinal and delivery, with a newline and the attempts behind it, in one of the hashes
+-- `past:<bucket>` by delivery. The bucket is the first ten characters of the delivery's id, which is when it was made in
+-- steps of 4 s; `pasts` (a zset that sorts by name) has the buckets that there are. `hist:<sub>` is a list of the
+-- subscription's deliveries as they were filed; those may have left the history for other reasons.
 -- Where a copy is kept elsewhere, an entry stays in `ended` until it is copied; `filed` is then the last one that is in
 -- the history.
 -- `totals` has, beside counters: bytes (payloads of unfinished deliveries), kept (records of the history and payloads that
 -- it alone needs), outbox (what entries up to `filed` take), tries (all those lists).
 -- A leased delivery is the member token:delivery of `leases`, scored by its expiry.
--- A subscription is one packed list, so that a batch reads and writes all of its subscriptions in one call each. Its
--- places, in this order:
+-- A subscription is one packed value, so that a batch reads and writes all of its subscriptions in one call each. First
+-- what every step needs:
 --   gen rate cap max act pau   what configure set: generation, requests a minute, places, backlog bound, active, paused
---                              (act, pau, gone and full are 1 or 0)
---   fr du inf                  waiting in fresh, waiting in due, in flight
---   ru rh                      requests in the rate window but not in flight, and the oldest second that has one
---   cf rtry                    failed attempts since the last success; unfinished deliveries that failed at least once
+--                              (act, pau, gone, full and drt are 1 or 0)
 --   gone                       1 once cancelled for good: takes nothing, its last leases end as they end
 --   full                       1 while the latest publish found the backlog full
+--   drt                        1 while it is in `dirty`
+--   fr du inf                  waiting in fresh, waiting in due, in flight
+--   ru rh                      requests in the rate window but not in flight, and the oldest second that has one
+--   rs rn                      the latest second that has one, and how many; `rate:<sub>` has those of the others
+--   cf rtry                    failed attempts since the last success; unfinished deliveries that failed at least once
 --   ver                        grows with every change of the counters, over all subscriptions of the shard
+-- and then its statistics:
 --   ok fail canc               finished by outcome
 --   lsum lcnt                  latency sum (ms) and count of the attempts that were answered
 --   lat lok lst lrs ler        times (ms) of the last attempt and success; the last attempt's status, reason and error
 --   ns                         its namespace
+-- `totals` has sums over them all, kept in the same step: ok, failed, canceled, lsum, lcnt, retrying (rtry), and events
+-- that were taken; `types` has these by type.
 local prefix = string.sub(KEYS[1], 1, -6)
 local call = redis.call
 
--- A subscription is packed as 24 doubles, which hold every whole number that Lua has, and three texts with their lengths:
--- some 60 % of the time that MessagePack takes. Servers that only speak Redis' protocol may lack this library.
+-- Numbers as doubles, which hold every whole number that Lua has, or as integers of 4 bytes or 1, texts with their
+-- lengths: some 60 % of the time that MessagePack takes. Servers that only speak Redis' protocol may lack this library.
 local struct = rawget(_G, 'struct')
-local layout = '<' .. string.rep('d', 24) .. 'I2c0I2c0I2c0'
+local layout = '<di4i4i4BBBBBi4i4i4i4i4i4i4i4i4d'
+local stats_layout = '<dddddddi4I2c0I2c0I2c0'
+local pack_layout = layout .. 'c0'   -- with packed statistics behind it
+local stats_at = struct and struct.size(layout) + 1
 
 local window = 60000      -- ms in which at most `rate` requests start
 local kept_one = 16777216 -- what a record of the history adds to the references of its payload
@@ -105,34 +114,85 @@ local dry = false       -- nothing may be written
 local earliest = -1     -- the earliest score that this call put into `ready`
 
 local function unpacked(text)
-  local gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-    lat, lok, lst, lrs, ler, ns
+  local gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver, list
   if struct then
-    gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-      lat, lok, lst, lrs, ler, ns = struct.unpack(layout, text)
+    gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver =
+      struct.unpack(layout, text)
   else
-    gen, rate, cap, max, act, pau, fr, du, inf, ru, rh, cf, rtry, gone, full, ver, ok, fail, canc, lsum, lcnt,
-      lat, lok, lst, lrs, ler, ns = unpack(cjson.decode(text))
+    list = cjson.decode(text)
+    gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver = unpack(list)
   end
-  return {
-    id = '', gen = gen, rate = rate, cap = cap, max = max, act = act, pau = pau, fr = fr, du = du, inf = inf, ru = ru,
-    rh = rh, cf = cf, rtry = rtry, gone = gone, full = full, ver = ver, ok = ok, fail = fail, canc = canc,
-    lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler, ns = ns,
-    lined = fr + du > 0
+  return {   -- at most 32 fields, those included that a script adds: with more the table would be twice as large
+    id = '', gen = gen, rate = rate, cap = cap, max = max, act = act, pau = pau, gone = gone, full = full, drt = drt,
+    fr = fr, du = du, inf = inf, ru = ru, rh = rh, rs = rs, rn = rn, cf = cf, rtry = rtry, ver = ver,
+    packed_stats = struct and string.sub(text, stats_at) or list[20], rtry_read = rtry, lined = fr + du > 0
   }
 end
 
+-- The statistics of a subscription. What is changed in them is written with it.
+local function stats_of(s)
+  local c = s.stats
+  if c then return c end
+  local ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns
+  if struct then
+    ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns = struct.unpack(stats_layout, s.packed_stats)
+  else
+    ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns = unpack(s.packed_stats)
+  end
+  c = {
+    ok = ok, fail = fail, canc = canc, lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler,
+    ns = ns
+  }
+  s.stats = c
+  return c
+end
+
+-- Which of its subscription a delivery is that has just been counted as ended. Nobody counts those of one that is gone.
+local function ordinal_of(s)
+  if s.gone == 1 then return '' end
+  local c = stats_of(s)
+  return text(c.ok + c.fail + c.canc)
+end
+
 local function packed(s)
+  local c, rest = s.stats, s.packed_stats
   if not struct then
+    if c then rest = {c.ok, c.fail, c.canc, c.lsum, c.lcnt, c.lat, c.lok, c.lst, c.lrs, c.ler, c.ns} end
     return cjson.encode({
-      s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full, s.ver,
-      s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, s.lrs, s.ler, s.ns
+      s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.gone, s.full, s.drt, s.fr, s.du, s.inf, s.ru, s.rh, s.rs, s.rn, s.cf,
+      s.rtry, s.ver, rest
     })
   end
+  if c then
+    rest = struct.pack(
+      stats_layout, c.ok, c.fail, c.canc, c.lsum, c.lcnt, c.lat, c.lok, c.lst, #c.lrs, c.lrs, #c.ler, c.ler, #c.ns, c.ns)
+  end
   return struct.pack(
-    layout, s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.fr, s.du, s.inf, s.ru, s.rh, s.cf, s.rtry, s.gone, s.full,
-    s.ver, s.ok, s.fail, s.canc, s.lsum, s.lcnt, s.lat, s.lok, s.lst, #s.lrs, s.lrs, #s.ler, s.ler,
-    #s.ns, s.ns)
+    pack_layout, s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.gone, s.full, s.drt, s.fr, s.du, s.inf, s.ru, s.rh, s.rs, s.rn,
+    s.cf, s.rtry, s.ver, rest)
+end
+
+-- How many have ended of the subscriptions in a list, in which they stand from the first in such steps.
+local function ends_of_all(list, first, step)
+  local ends, ids, keys = {}, {}, {}
+  for i = first, #list, step do
+    local id = list[i]
+    if not ends[id] then
+      ends[id] = 0
+      ids[#ids + 1] = id
+      keys[#keys + 1] = prefix .. 'sub:' .. id
+    end
+  end
+  for i, value in ipairs(gather('MGET', nil, keys)) do
+    if value and struct then
+      local ok, fail, canc = struct.unpack('<ddd', value, stats_at)
+      ends[ids[i]] = ok + fail + canc
+    elseif value then
+      local c = stats_of(unpacked(value))
+      ends[ids[i]] = c.ok + c.fail + c.canc
+    end
+  end
+  return ends
 end
 
 -- Reads subscriptions into `touched`, false where the queue does not know one.
@@ -166,20 +226,17 @@ end
 -- that are yet to come, because Redis' clock went back, count as the present one.
 local function roll(s, now)
   if s.ru == 0 then return end
-  local present = math.floor(now / 1000)
+  local present, key = math.floor(now / 1000), prefix .. 'rate:' .. s.id
   if s.rh > present then
-    local key, used = prefix .. 'rate:' .. s.id, 0
+    local used = s.rn
     for _, n in ipairs(call('HVALS', key)) do used = used + tonumber(n) end
-    if not dry and used > 0 then
-      call('DEL', key)
-      call('HSET', key, present, used)
-      call('PEXPIRE', key, window + 10000)
-    end
-    s.ru, s.rh = used, present
+    if not dry then call('DEL', key) end
+    s.ru, s.rh, s.rs, s.rn = used, present, present, used
     return
   end
   if now < (s.rh + 1) * 1000 + window then return end
-  local key, oldest, used, over = prefix .. 'rate:' .. s.id, nil, 0, {}
+  local oldest, used, over = s.rs, s.rn, {}
+  if now >= (s.rs + 1) * 1000 + window then oldest, used, s.rn = nil, 0, 0 end
   local all = call('HGETALL', key)
   for i = 1, #all, 2 do
     local second = tonumber(all[i])
@@ -194,11 +251,22 @@ local function roll(s, now)
   s.ru, s.rh = used, oldest or 0
 end
 
--- Counts n requests that were sent at the given time (ms) into the rate window.
+-- Notes in `rate:<sub>` that n requests were sent in a second.
+local function note(s, second, n)
+  local key = prefix .. 'rate:' .. s.id
+  if call('HINCRBY', key, text(second), text(n)) == n then call('PEXPIRE', key, window + 10000) end
+end
+
+-- Counts n requests that were sent at the given time (ms) into the rate window. Call roll before.
 local function charge(s, sent, n)
-  local second, key = math.floor(sent / 1000), prefix .. 'rate:' .. s.id
-  if call('HINCRBY', key, text(second), text(n)) == n then
-    call('PEXPIRE', key, window + 10000)
+  local second = math.floor(sent / 1000)
+  if second < s.rs then
+    note(s, second, n)
+  elseif second == s.rs then
+    s.rn = s.rn + n
+  else
+    if s.rn > 0 then note(s, s.rs, s.rn) end
+    s.rs, s.rn = second, n
   end
   if s.ru == 0 or second < s.rh then s.rh = second end
   s.ru = s.ru + n
@@ -230,11 +298,72 @@ local function runnable(s, now)
   return at
 end
 
--- Writes every touched subscription back and puts it into `ready` or takes it out. Call it once, after all changes.
--- A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that had its
--- turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
+local added = {}   -- what this call adds to `totals`, by field
+
+local function tally(field, n)
+  added[field] = (added[field] or 0) + n
+end
+
+-- Writes what was tallied. Returns the version that it gave, if one was asked for.
+local function write_totals(versioned)
+  local names, list, version = {}, {}, nil
+  if versioned then added.version = 1 end
+  for field, n in pairs(added) do
+    if n ~= 0 then names[#names + 1] = field end
+  end
+  if #names == 0 then return nil end
+  for i, before in ipairs(call('HMGET', prefix .. 'totals', unpack(names))) do
+    local field = names[i]
+    local n = (before or 0) + added[field]
+    if field == 'version' then version = n end
+    list[2 * i - 1] = field
+    list[2 * i] = text(n)
+  end
+  call('HSET', prefix .. 'totals', unpack(list))
+  added = {}
+  return version
+end
+
+-- Marks what the reflector must look at: `dirty`, by the version of the first change that it has not seen (so that one
+-- that changes all the time has its turn too), and `urgent`, by that of the latest.
+local function mark(version)
+  local first, latest, score = {}, {}, text(version)
+  for _, s in ipairs(dirty) do
+    s.ver = version
+    if s.drt == 0 then
+      s.drt = 1
+      first[#first + 1] = score
+      first[#first + 1] = s.id
+    end
+  end
+  for i, s in ipairs(urgent) do
+    latest[2 * i - 1] = score
+    latest[2 * i] = s.id
+  end
+  variadic('ZADD', prefix .. 'dirty', first)
+  variadic('ZADD', prefix .. 'urgent', latest)
+end
+
+-- Writes subscriptions back.
+local function store(list)
+  local written = {}
+  for i, s in ipairs(list) do
+    written[2 * i - 1] = prefix .. 'sub:' .. s.id
+    written[2 * i] = packed(s)
+  end
+  variadic('MSET', nil, written)
+end
+
+-- Writes totals, marks and every touched subscription, and puts it into `ready` or takes it out. Call it once, after all
+-- changes. A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that
+-- had its turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
 local function flush(now)
-  local ready_new, ready_ahead, ready_rem, written, left = {}, {}, {}, {}, {}
+  local ready_new, ready_ahead, ready_rem, left = {}, {}, {}, {}
+  for _, s in ipairs(order) do
+    if s.rtry ~= s.rtry_read then tally('retrying', s.rtry - s.rtry_read) end
+  end
+  local version = write_totals(#dirty > 0)
+  if version then mark(version) end
   for _, s in ipairs(order) do
     local at = runnable(s, now)
     if at then
@@ -245,34 +374,13 @@ local function flush(now)
     elseif s.lined then
       ready_rem[#ready_rem + 1] = s.id
     end
-    written[#written + 1] = prefix .. 'sub:' .. s.id
-    written[#written + 1] = packed(s)
     if s.gone == 1 and s.fr + s.du == 0 then left[#left + 1] = s end
   end
-  variadic('MSET', nil, written)
+  store(order)
   for _, s in ipairs(left) do call('PEXPIRE', prefix .. 'sub:' .. s.id, gone_memory) end
   variadic('ZREM', KEYS[1], ready_rem)
   variadic('ZADD', KEYS[1], ready_new)
   variadic('ZADD', KEYS[1], ready_ahead, 'LT')
-end
-
--- Marks what the reflector must look at: `dirty`, by the version of the first change that it has not seen (so that one
--- that changes all the time has its turn too), and `urgent`, by that of the latest. Call it before flush.
-local function mark()
-  if #dirty == 0 then return end
-  local version = call('HINCRBY', prefix .. 'totals', 'version', 1)
-  local first, latest, score = {}, {}, text(version)
-  for i, s in ipairs(dirty) do
-    s.ver = version
-    first[2 * i - 1] = score
-    first[2 * i] = s.id
-  end
-  for i, s in ipairs(urgent) do
-    latest[2 * i - 1] = score
-    latest[2 * i] = s.id
-  end
-  variadic('ZADD', prefix .. 'dirty', first, 'NX')
-  variadic('ZADD', prefix .. 'urgent', latest)
 end
 
 -- The fields of a delivery's record, nil where there is none; attempts as a number, the rest as text.
@@ -313,13 +421,13 @@ local over_ids, over_fields, over_tried = {}, {}, {}
 local over_names, over_counts, over_sizes = {}, {}, {}   -- payload keys; by these, deliveries and the payload's size
 local over_at
 
--- Notes that a delivery has ended. attempts are as in the record, tried tells whether there may be earlier ones than
--- tries, the attempts as text.
-local function over(now, id, outcome, attempts, size, reason, ns, sub, type, event, tries, tried)
+-- Notes that a delivery has ended, as which of its subscription ('' for unknown). attempts are as in the record, tried
+-- tells whether there may be earlier ones than tries, the attempts as text.
+local function over(now, ordinal, id, outcome, attempts, size, reason, ns, sub, type, event, tries, tried)
   over_at = over_at or '|' .. text(now) .. '|'
   local n = #over_ids + 1
   over_ids[n] = id
-  over_fields[2 * n - 1] = id .. over_at .. outcome .. '|' .. attempts .. '|' .. size .. '|' .. reason .. '|' .. ns .. '|'
+  over_fields[2 * n - 1] = ordinal .. '|' .. id .. over_at .. outcome .. '|' .. attempts .. '|' .. size .. '|' .. reason .. '|' .. ns .. '|'
     .. sub .. '|' .. type .. '|' .. event
   over_fields[2 * n] = tries
   if tried then over_tried[#over_tried + 1] = n end
@@ -356,46 +464,48 @@ local function collect_tries()
     freed = freed + #before
   end
   variadic('DEL', nil, keys)
-  if freed > 0 then call('HINCRBY', prefix .. 'totals', 'tries', -freed) end
+  if freed > 0 then tally('tries', -freed) end
 end
 
 -- Takes what has ended out of the queue into `ended`. A payload that no unfinished delivery needs any more is kept for
--- the history.
+-- the history. Call it before flush.
 local function finish()
   if #over_ids == 0 then return end
   variadic('HDEL', prefix .. 'deliveries', over_ids)
   local changed, idle = {}, 0
   for i, count in ipairs(gather('HMGET', prefix .. 'refs', over_names)) do
     local event = over_names[i]
-    count = (count or 1) + over_counts[event] * (kept_one - 1)
-    if count % kept_one == 0 then idle = idle + over_sizes[event] end
-    changed[2 * i - 1] = event
-    changed[2 * i] = text(count)
+    if count then
+      count = count + over_counts[event] * (kept_one - 1)
+      changed[#changed + 1] = event
+      changed[#changed + 1] = text(count)
+    end
+    if not count or count % kept_one == 0 then idle = idle + over_sizes[event] end
   end
   variadic('HSET', prefix .. 'refs', changed)
   if #over_tried > 0 then collect_tries() end
   append()
   if idle > 0 then
-    call('HINCRBY', prefix .. 'totals', 'bytes', -idle)
-    call('HINCRBY', prefix .. 'totals', 'kept', idle)
+    tally('bytes', -idle)
+    tally('kept', idle)
   end
 end
 
--- Changes how many entries and records need payloads: deltas by payload key. What nobody needs goes. Returns the bytes
--- of what went.
+-- Changes how many entries and records need payloads that some need: deltas by payload key. What nobody needs goes.
+-- Returns the bytes of what went.
 local function hold(deltas, sizes)
   local names, set, clear, drop, freed = {}, {}, {}, {}, 0
   for event, delta in pairs(deltas) do
     if delta ~= 0 then names[#names + 1] = event end
   end
   for i, count in ipairs(gather('HMGET', prefix .. 'refs', names)) do
-    local event = names[i]
-    count = tonumber(count or 1) + deltas[event] * kept_one
-    if count <= 1 then
-      clear[#clear + 1] = event
-    else
+    local event, before = names[i], count
+    count = tonumber(before or kept_one) + deltas[event] * kept_one
+    if count > 1 and count ~= kept_one then
       set[#set + 1] = event
       set[#set + 1] = text(count)
+    elseif before then
+      clear[#clear + 1] = event
     end
     if count == 0 then
       drop[#drop + 1] = event
@@ -408,9 +518,12 @@ local function hold(deltas, sizes)
   return freed
 end
 
--- A delivery and its record without the attempts, from a field of `ended`; and from these, size, subscription, event.
+-- A delivery and its record without the attempts, from a field of `ended`; and from these, size, subscription, event; and
+-- the ordinal.
 local function ended_fields(field)
-  return string.match(field, '^([^|]*)|(%d+|%a|[^|]*|(%d+)|[^|]*|[^|]*|([^|]*)|[^|]*|(.*))$')
+  local ordinal, id, head, size, sub, event =
+    string.match(field, '^(%d*)|([^|]*)|(%d+|%a|[^|]*|(%d+)|[^|]*|[^|]*|([^|]*)|[^|]*|(.*))$')
+  return id, head, size, sub, event, ordinal
 end
 
 -- Size, subscription and event of a record.

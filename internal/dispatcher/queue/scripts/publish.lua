@@ -27,7 +27,7 @@ local waiting = call('HLEN', prefix .. 'deliveries')
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
 local deliveries, payloads, refs, fresh, full, changed, seen_now = {}, {}, {}, {}, {}, {}, {}
-local totals = {events = 0, failed = 0, canceled = 0, bytes = 0, kept = 0}
+local types, new_bytes = {}, 0   -- events taken by type; bytes of payloads that wait
 local answer = {0}
 local leases_left, lease_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local token
@@ -58,14 +58,16 @@ end
 -- Leases one delivery, or puts it into its subscription's queue; false where it ended at once.
 local function enqueue(s, delivery, size, type, key, place, fits)
   if s.gone == 1 then
-    totals.canceled = totals.canceled + 1
-    over(now, delivery, 'c', '0', size, gone_reason, s.ns, s.id, type, key, '')
+    tally('canceled', 1)
+    over(now, '', delivery, 'c', '0', size, gone_reason, stats_of(s).ns, s.id, type, key, '')
     return false
   end
   if s.fr + s.du + s.inf >= s.max then
-    totals.failed = totals.failed + 1
-    full[s.id] = (full[s.id] or 0) + 1
-    over(now, delivery, 'f', '0', size, 'backlog_full', s.ns, s.id, type, key, '')
+    local c = stats_of(s)
+    c.fail = c.fail + 1
+    tally('failed', 1)
+    full[s.id] = true
+    over(now, ordinal_of(s), delivery, 'f', '0', size, 'backlog_full', c.ns, s.id, type, key, '')
     return false
   end
   changed[s.id] = true
@@ -122,17 +124,16 @@ local function take(e)
       result[#result + 1] = s.id
     end
   end
-  totals.events = totals.events + 1
   if #leased > before then lease_bytes = lease_bytes - size end
   local targets = #e.targets
+  if e.deliveries > 0 or targets == 0 then types[type] = (types[type] or 0) + 1 end   -- not again for a further part
   if targets > 0 then
     payloads[#payloads + 1] = key
     payloads[#payloads + 1] = e.payload
-    local total = queued > 0 and 'bytes' or 'kept'
-    totals[total] = totals[total] + size
+    if queued > 0 then new_bytes = new_bytes + size else tally('kept', size) end
     waiting = waiting + queued
   end
-  if targets > 1 or queued < targets then
+  if targets > 1 then
     refs[#refs + 1] = key
     refs[#refs + 1] = text(queued + (targets - queued) * kept_one)
   end
@@ -158,7 +159,7 @@ load(ids)
 for n, e in ipairs(events) do
   local result = seen(e) or unknown(e)
   if not result then
-    if e.deliveries > 0 and (waiting + e.deliveries > most or bytes + totals.bytes + e.bytes > most_bytes) then
+    if e.deliveries > 0 and (waiting + e.deliveries > most or bytes + new_bytes + e.bytes > most_bytes) then
       result = {3}
     else
       result = take(e)
@@ -173,9 +174,11 @@ variadic('HSET', prefix .. 'payloads', payloads)
 variadic('HSET', prefix .. 'deliveries', deliveries)
 variadic('HSET', prefix .. 'refs', refs)
 append()
-for field, n in pairs(totals) do
-  if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
+for type, n in pairs(types) do
+  call('HINCRBY', prefix .. 'types', type, n)
+  tally('events', n)
 end
+tally('bytes', new_bytes)
 for id, list in pairs(fresh) do variadic('RPUSH', prefix .. 'fresh:' .. id, list) end
 if #leased > 0 then
   local claims, expiry, owner = {}, text(now + tonumber(ARGV[10])), text(token) .. ':'
@@ -190,17 +193,15 @@ if #leased > 0 then
 end
 for id, first in pairs(seen_now) do call('SET', prefix .. 'seen:' .. id, first, 'PX', ARGV[5]) end
 for _, s in ipairs(order) do
-  local n = full[s.id]
-  if n or changed[s.id] then
+  local full_now = full[s.id] and 1 or 0
+  if full_now == 1 or changed[s.id] then
     dirty[#dirty + 1] = s
-    s.fail = s.fail + (n or 0)
-    if (s.full == 1) ~= (n ~= nil) then
-      s.full = n and 1 or 0
+    if s.full ~= full_now then
+      s.full = full_now
       urgent[#urgent + 1] = s
     end
   end
 end
-mark()
 flush(now)
 call('SET', marker, ARGV[3] .. '|' .. cjson.encode(answer), 'PX', ARGV[4])
 return answer

@@ -2,7 +2,7 @@
 -- KEYS  [1] ready
 -- ARGV  [1] now, then sub, version for each
 -- Returns how many have nothing more to reflect. One that changed after its version stays marked, behind the others.
-local n, ids = 0, {}
+local n, ids, clean = 0, {}, {}
 for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 load(ids)
 for i = 2, #ARGV, 2 do
@@ -12,8 +12,13 @@ for i = 2, #ARGV, 2 do
   latest = touched[id] and touched[id].ver or 0
   if latest <= version then
     n = n + call('ZREM', prefix .. 'dirty', id)
+    if touched[id] then
+      touched[id].drt = 0
+      clean[#clean + 1] = touched[id]
+    end
   else
     call('ZADD', prefix .. 'dirty', 'XX', latest, id)
   end
 end
+store(clean)
 return n

@@ -38,7 +38,7 @@ local outcome, attempts, more, size, sub, type, event, tries =
 if outcome == 's' and call('HEXISTS', deliveries, ARGV[3]) == 1 then return {0, ARGV[3]} end
 local s = subscription(sub)
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
-local refs = tonumber(call('HGET', prefix .. 'refs', event) or 1)
+local refs = tonumber(call('HGET', prefix .. 'refs', event) or kept_one)
 local idle = refs % kept_one == 0 and tonumber(size) or 0
 if not s or s.gone == 1 or s.fr + s.du + s.inf >= s.max or call('HLEN', deliveries) >= tonumber(ARGV[4])
   or bytes + idle > tonumber(ARGV[5]) or call('HEXISTS', payloads, event) == 0 then
@@ -60,13 +60,13 @@ else
   call('LREM', prefix .. 'hist:' .. sub, 1, id)
   if #tries > 0 and attempts ~= '0' then
     call('RPUSH', prefix .. 'tries:' .. id, tries)
-    call('HINCRBY', prefix .. 'totals', 'tries', #tries)
+    tally('tries', #tries)
   end
 end
 call('HSET', deliveries, id, record(sub, attempts .. more, text(now), size, type, event))
 call('HSET', prefix .. 'refs', event, text(refs))
-if idle > 0 then call('HINCRBY', prefix .. 'totals', 'bytes', idle) end
-if kept ~= 0 then call('HINCRBY', prefix .. 'totals', 'kept', kept) end
+tally('bytes', idle)
+tally('kept', kept)
 if attempts == '0' then
   call('RPUSH', prefix .. 'fresh:' .. sub, id)
   s.fr = s.fr + 1
@@ -75,6 +75,5 @@ else
   s.du, s.rtry = s.du + 1, s.rtry + 1
 end
 dirty[1] = s
-mark()
 flush(now)
 return {0, id}

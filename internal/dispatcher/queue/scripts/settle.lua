@@ -36,8 +36,7 @@ variadic('ZREM', prefix .. 'leases', claims)   -- first, since it frees: a full 
 local records = gather('HMGET', prefix .. 'deliveries', ids)
 load_owners(records)
 local rewritten, heads, delayed, sent, tried = {}, {}, {}, {}, {}
-local stats = {}   -- subscription id -> what this call adds to its counters
-local totals = {ok = 0, failed = 0, canceled = 0}
+local before = {}   -- by subscription: what was before this call, and the last item
 
 local function add(map, id, a, b)
   local list = map[id]
@@ -67,26 +66,25 @@ local function release(s, item, attempts)
 end
 
 local function count(s, item, attempts)
-  local c = stats[s.id]
-  if not c then
-    c = {ok = 0, fail = 0, lsum = 0, lcnt = 0, cf = s.cf}
-    stats[s.id] = c
-  end
-  c.last = item
+  local c = stats_of(s)
+  if not before[s.id] then before[s.id] = {ok = c.ok, cf = s.cf} end
+  before[s.id].last = item
   if item.status ~= '0' then
     c.lsum = c.lsum + item.took
     c.lcnt = c.lcnt + 1
+    tally('lsum', item.took)
+    tally('lcnt', 1)
   end
   if item.result == '0' then
     c.ok = c.ok + 1
     s.cf = 0
-    totals.ok = totals.ok + 1
+    tally('ok', 1)
   else
     s.cf = s.cf + 1
   end
   if item.result == '2' then
     c.fail = c.fail + 1
-    totals.failed = totals.failed + 1
+    tally('failed', 1)
   end
   if item.result == '1' then
     if attempts == 0 then s.rtry = s.rtry + 1 end
@@ -99,8 +97,9 @@ local outcomes = {['0'] = 's', ['1'] = 'c', ['2'] = 'f', ['3'] = 'c', ['4'] = 'c
 
 -- Ends a delivery that was cancelled while it was in flight and that would wait again.
 local function quit(s, item, attempts)
-  s.canc = s.canc + 1
-  totals.canceled = totals.canceled + 1
+  local c = stats_of(s)
+  c.canc = c.canc + 1
+  tally('canceled', 1)
   if item.result == '3' then
     if attempts > 0 then s.rtry = s.rtry - 1 end
     dirty[#dirty + 1] = s
@@ -116,8 +115,9 @@ for n, item in ipairs(valid) do
   local ends, reason = item.result == '0' or item.result == '2', item.reason
   if not s or s.gone == 1 then
     local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
-    totals[total] = totals[total] + 1
+    tally(total, 1)
     ends = sub ~= nil
+    if s and attempts > 0 then s.rtry = s.rtry - 1 end
     if not (item.result == '0' or item.result == '2') then reason = gone_reason end
   elseif item.result == '3' and is_marked(more) then
     quit(s, item, attempts)
@@ -146,15 +146,17 @@ for n, item in ipairs(valid) do
     end
   end
   if ends then
-    over(now, item.id, outcomes[item.result], text(item.result == '3' and attempts or attempts + 1) .. more, size,
-      reason, s and s.ns or '', sub, type, event, item.tries, attempts > 0)
+    local c = s and stats_of(s)
+    over(now, s and ordinal_of(s) or '', item.id, outcomes[item.result],
+      text(item.result == '3' and attempts or attempts + 1) .. more, size, reason, c and c.ns or '', sub, type, event,
+      item.tries, attempts > 0)
   end
 end
 
 -- Keeps the attempts of deliveries that go on, as many as there is room for.
 local function keep_tries()
   if #tried == 0 then return end
-  local held, added = tonumber(call('HGET', prefix .. 'totals', 'tries') or 0), 0
+  local held, added = tonumber(call('HGET', prefix .. 'totals', 'tries') or 0), 0   -- without what ends in this call
   for _, item in ipairs(tried) do
     if #item.tries > 0 and held + added + #item.tries <= most_tried then
       local key = prefix .. 'tries:' .. item.id
@@ -162,7 +164,7 @@ local function keep_tries()
       if call('RPUSH', key, item.tries) > most_tries then added = added - #call('LPOP', key) end
     end
   end
-  if added ~= 0 then call('HINCRBY', prefix .. 'totals', 'tries', added) end
+  tally('tries', added)
 end
 
 finish()
@@ -174,22 +176,18 @@ for id, list in pairs(heads) do
 end
 for id, list in pairs(delayed) do variadic('ZADD', prefix .. 'due:' .. id, list) end
 for _, s in ipairs(order) do
-  local c = stats[s.id]
+  local was = before[s.id]
   if sent[s.id] then roll(s, now) end
   for second, n in pairs(sent[s.id] or {}) do charge(s, second * 1000, n) end
-  if c then
-    s.ok, s.fail, s.lsum, s.lcnt = s.ok + c.ok, s.fail + c.fail, s.lsum + c.lsum, s.lcnt + c.lcnt
-    local first_success, reason = c.ok > 0 and s.ok == c.ok, c.last.reason
-    local turned = reason ~= s.lrs and (final[reason] or final[s.lrs])
-    if first_success or turned or health(c.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
-    s.lat, s.lst, s.lrs, s.ler = now, tonumber(c.last.status), reason, c.last.err
-    if c.ok > 0 then s.lok = now end
+  if was then
+    local c, reason = stats_of(s), was.last.reason
+    local first_success = was.ok == 0 and c.ok > 0
+    local turned = reason ~= c.lrs and (final[reason] or final[c.lrs])
+    if first_success or turned or health(was.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
+    c.lat, c.lst, c.lrs, c.ler = now, tonumber(was.last.status), reason, was.last.err
+    if c.ok > was.ok then c.lok = now end
     dirty[#dirty + 1] = s
   end
 end
-for field, n in pairs(totals) do
-  if n > 0 then call('HINCRBY', prefix .. 'totals', field, n) end
-end
-mark()
 flush(now)
 return answer
