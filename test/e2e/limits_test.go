@@ -5,8 +5,10 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,28 +48,20 @@ func TestRateLimitHoldsOverDispatchersAndIsUsed(t *testing.T) {
 }
 
 // Promise 5: beside an endpoint that hangs and one that always fails, a healthy one's p99 grows by less than 2.
+//
+// Rounds without and with the neighbours' events take turns, and the best of each counts: whatever else the machine does
+// makes some rounds slower, but none faster, while what the queue did wrong would show in each round beside them.
 func TestDeadEndpointsDoNotSlowAHealthyOne(t *testing.T) {
+	const rounds = 4
 	s := start(t, 1)
 	subscribe(t, s, "healthy", "/ok/healthy", nil)
-	alone := latency(t, s, "healthy", "alone")
-	subscribe(t, s, "hanging", "/hang/x", nil)
-	subscribe(t, s, "failing", "/status/500/x", nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	neighbours := make(chan struct{}, 2)
-	for _, project := range []string{"hanging", "failing"} {
-		go func() {
-			publish(ctx, s, project, 1000, 10*time.Millisecond, 0)
-			neighbours <- struct{}{}
-		}()
+	alone, beside := time.Hour, time.Hour
+	for round := range rounds {
+		alone = min(alone, latency(t, s, "healthy", fmt.Sprint("alone", round)))
+		leave := neighbours(t, s, round)
+		beside = min(beside, latency(t, s, "healthy", fmt.Sprint("beside", round)))
+		leave()
 	}
-	_, err := s.Receiver.Wait(ctx, "/hang/x", func(l []receiver.Arrival) bool { return len(l) >= 10 })
-	if err != nil {
-		t.Fatal(err)
-	}
-	beside := latency(t, s, "healthy", "beside")
-	<-neighbours
-	<-neighbours
 	t.Logf("p99 alone %s, beside a hanging and a failing endpoint %s", alone, beside)
 	// Below 10 ms the scheduler of a shared machine decides, not the queue.
 	if beside >= 2*max(alone, 10*time.Millisecond) {
@@ -75,10 +69,36 @@ func TestDeadEndpointsDoNotSlowAHealthyOne(t *testing.T) {
 	}
 }
 
-// latency publishes 600 events at 100 a second and returns the p99 from publish to arrival.
+// neighbours makes a subscription whose endpoint hangs and one whose endpoint fails, each with 100 events a second for
+// 5 s. The function that it returns waits for the last of these and deletes the subscriptions.
+func neighbours(t *testing.T, s *stack.Stack, round int) (leave func()) {
+	t.Helper()
+	hanging, failing := fmt.Sprint("hanging", round), fmt.Sprint("failing", round)
+	subs := []*v1alpha1.WebhookSubscription{
+		subscribe(t, s, hanging, "/hang/"+hanging, nil), subscribe(t, s, failing, "/status/500/"+failing, nil),
+	}
+	var publishing sync.WaitGroup
+	for _, sub := range subs {
+		publishing.Go(func() { publish(t.Context(), s, sub.Name, 500, 10*time.Millisecond, 0) })
+	}
+	_, err := s.Receiver.Wait(t.Context(), "/hang/"+hanging, func(l []receiver.Arrival) bool { return len(l) >= 10 })
+	if err != nil {
+		t.Error(err)
+	}
+	return func() {
+		publishing.Wait()
+		for _, sub := range subs {
+			if err := s.Client.Delete(t.Context(), sub); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// latency publishes 300 events at 100 a second and returns the p99 from publish to arrival.
 func latency(t *testing.T, s *stack.Stack, project, round string) time.Duration {
 	t.Helper()
-	const count = 600
+	const count = 300
 	sent := make([]time.Time, count)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
