@@ -28,6 +28,7 @@ type Store interface {
 	History(ctx context.Context, f history.Filter, visible func(namespace string) bool) (
 		[]queue.Ended, history.Cursor, error)
 	Find(ctx context.Context, id string) (*queue.Unfinished, *queue.Ended, error)
+	LastAttempts(ctx context.Context, deliveries []*queue.Unfinished) ([]*history.Record, error)
 	Bodies(ctx context.Context, at []queue.Body) ([][]byte, error)
 	Retry(ctx context.Context, id string) (queue.Changed, error)
 	CancelDelivery(ctx context.Context, id string) (queue.Changed, error)

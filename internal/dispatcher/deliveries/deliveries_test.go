@@ -195,6 +195,11 @@ func TestTheListHasWhatWaitsAndWhatHasEndedNewestFirst(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", query, diff)
 		}
 	}
+	var tried []Delivery
+	r.call("GET", path+"?status=retrying", &tried)
+	if d := tried[0]; *d.ResponseStatus != 500 || *d.ResponseBody != "answer" || d.AttemptNumber != 1 || d.RequestURL == nil {
+		t.Errorf("one that is tried again shows %+v of its last attempt", d)
+	}
 	var paged []string
 	for target := path + "?limit=1"; target != ""; {
 		var page []Delivery
@@ -343,20 +348,43 @@ func TestAnEventIsShownWithItsDeliveries(t *testing.T) {
 	}
 }
 
+// Each parameter with nothing, a wrong type, an extreme, something huge, invalid UTF-8, and twice; and one too many.
 func TestBadParametersAreNamed(t *testing.T) {
 	r := newRig(t, caller{"*"})
-	for query, name := range map[string]string{
-		"status=done": "status", "limit=0": "limit", "limit=1001": "limit", "limit=x": "limit", "since=yesterday": "since",
-		"until=1": "until", "cursor=x": "cursor", "cursor=" + rest.Cursor(place{"x"}): "cursor", "subscription_id=": "subscription_id",
-		"stat=failed": "stat", "event_id=" + url.QueryEscape("\xff"): "event_id", "limit=1&limit=2": "limit",
-	} {
-		var p rest.Problem
-		status, header := r.call("GET", path+"?"+query, &p)
-		if status != 400 && status != 422 || header.Get("Content-Type") != "application/problem+json" {
-			t.Errorf("%s answered %d", query, status)
+	huge, notText := strings.Repeat("x", 5000), url.QueryEscape("\xff")
+	everywhere := []string{"", huge, notText, "a&%s=a"}
+	numbers := append([]string{"x", "0", "-1", "1001", "1.5", "99999999999999999999"}, everywhere...)
+	times := append([]string{"yesterday", "1", "2026-13-01T00:00:00Z", "99999-01-01T00:00:00Z"}, everywhere...)
+	lists := map[string]map[string][]string{
+		path: {
+			"subscription_id": everywhere, "event_id": everywhere, "event_type": everywhere, "namespace": everywhere,
+			"status": append([]string{"done", "SUCCESS"}, everywhere...), "limit": numbers, "since": times, "until": times,
+			"cursor": append([]string{"x", rest.Cursor(place{"x"})}, everywhere...),
+			"recent": append([]string{"maybe", "2"}, everywhere...), "stat": {"failed"},
+		},
+		path + "/pending":             {"subscription_id": everywhere, "namespace": everywhere, "limit": numbers, "status": {"failed"}},
+		path + "/" + uuid.NewString(): {"limit": {"1"}},
+		"/api/v1/events/" + "evt_1":   {"limit": {"1"}},
+	}
+	for target, params := range lists {
+		for name, values := range params {
+			for _, value := range values {
+				r.refuses(target, name, strings.ReplaceAll(value, "%s", name))
+			}
 		}
-		if len(p.Errors) != 1 || p.Errors[0].Field != name {
-			t.Errorf("%s named %+v", query, p.Errors)
-		}
+	}
+}
+
+// refuses holds the answer to a parameter's value to a problem that names it and says more.
+func (r *rig) refuses(target, name, value string) {
+	r.t.Helper()
+	var p rest.Problem
+	status, header := r.call("GET", target+"?"+name+"="+value, &p)
+	shown := value[:min(len(value), 40)]
+	if status != 400 && status != 422 || header.Get("Content-Type") != "application/problem+json" {
+		r.t.Errorf("%s %s=%s answered %d", target, name, shown, status)
+	}
+	if len(p.Errors) != 1 || p.Errors[0].Field != name || p.Errors[0].Message == "" {
+		r.t.Errorf("%s %s=%s named %+v", target, name, shown, p.Errors)
 	}
 }

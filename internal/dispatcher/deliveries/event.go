@@ -35,6 +35,9 @@ func (h *handler) event(w http.ResponseWriter, r *rest.Request) int {
 		if err != nil {
 			return h.failed(r.Context(), err).Write(w)
 		}
+		if err := h.addAttempts(r.Context(), page); err != nil {
+			return h.failed(r.Context(), err).Write(w)
+		}
 		found = append(found, page...)
 		s.After, more = history.Cursor(next), next != ""
 	}

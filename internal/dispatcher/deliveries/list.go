@@ -49,6 +49,9 @@ func (h *handler) list(w http.ResponseWriter, r *rest.Request) int {
 	if p := scope.Problem(); p != nil {
 		return p.Write(w)
 	}
+	if err := h.addAttempts(r.Context(), page); err != nil {
+		return h.failed(r.Context(), err).Write(w)
+	}
 	page, next, err = h.addBodies(r.Context(), page, next)
 	if err != nil {
 		return h.failed(r.Context(), err).Write(w)
@@ -157,6 +160,28 @@ func (s *selection) cut(found map[string]*Delivery, until string) ([]*Delivery, 
 		until = page[len(page)-1].ID
 	}
 	return page, until, nil
+}
+
+// addAttempts shows the last attempt of deliveries that are unfinished.
+func (h *handler) addAttempts(ctx context.Context, page []*Delivery) error {
+	var open []*queue.Unfinished
+	var views []*Delivery
+	for _, d := range page {
+		if d.open != nil {
+			open, views = append(open, d.open), append(views, d)
+		}
+	}
+	records, err := h.store.LastAttempts(ctx, open)
+	if err != nil {
+		return err
+	}
+	for i, r := range records {
+		if r != nil {
+			views[i].last(r)
+			views[i].AttemptNumber = open[i].Attempts
+		}
+	}
+	return nil
 }
 
 // addBodies reads the bodies, and ends the page where they are too large.

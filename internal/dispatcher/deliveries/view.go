@@ -35,9 +35,10 @@ type Delivery struct {
 	Attempts       []Attempt         `json:"attempts,omitempty"`
 
 	namespace string
-	body      queue.Body      // in the store
-	record    *history.Record // of one that left the store's history, nil for others
-	archived  bool            // its body is in the archive
+	open      *queue.Unfinished // nil for one that has ended
+	body      queue.Body        // in the store
+	record    *history.Record   // of one that left the store's history, nil for others
+	archived  bool              // its body is in the archive
 }
 
 // Attempt is an attempt as a client sees it.
@@ -109,7 +110,7 @@ func (h *handler) viewUnfinished(u *queue.Unfinished) *Delivery {
 	d := &Delivery{
 		ID: u.ID, SubscriptionID: u.SubscriptionID, EventID: u.EventID, EventType: u.EventType, Status: statusOf(u),
 		AttemptNumber: u.Attempts, CreatedAt: orNull(u.CreatedAt), NextRetryAt: orNull(u.DueAt),
-		namespace: h.namespaceOf(u.SubscriptionID), body: u.Body,
+		namespace: h.namespaceOf(u.SubscriptionID), open: u, body: u.Body,
 	}
 	return d
 }

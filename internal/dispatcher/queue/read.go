@@ -205,6 +205,33 @@ func (s *shard) find(ctx context.Context, id string) (*Unfinished, *Ended, error
 	return nil, ended, err
 }
 
+// LastAttempts reads the latest attempt of each of these deliveries, in order; nil where the queue keeps none, since
+// there was none yet or no room.
+func (q *Queue) LastAttempts(ctx context.Context, deliveries []*Unfinished) ([]*history.Record, error) {
+	records := make([]*history.Record, len(deliveries))
+	commands := make([]*redis.StringCmd, len(deliveries))
+	pipe := q.client.Pipeline()
+	for i, d := range deliveries {
+		if d.Attempts > 0 {
+			commands[i] = pipe.LIndex(ctx, q.shards[d.Body.shard].keys.prefix+"tries:"+d.ID, -1)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command carries its own error
+	for i, command := range commands {
+		if command == nil || command.Err() == redis.Nil { //nolint:errorlint // as the client gives it
+			continue
+		}
+		if err := command.Err(); err != nil {
+			return nil, fmt.Errorf("read the last attempt of delivery %s: %w", deliveries[i].ID, unavailable(err))
+		}
+		records[i] = &history.Record{ID: deliveries[i].ID, EventType: deliveries[i].EventType}
+		if err := readTries(command.Val(), records[i]); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
 func readTries(tries string, r *history.Record) error {
 	if err := history.ReadAttempts([]byte(tries), r); err != nil {
 		return fmt.Errorf("read the attempts of delivery %s: %w", r.ID, err)

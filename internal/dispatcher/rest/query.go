@@ -22,6 +22,9 @@ type Params struct {
 	bad      bool // some could not be read (400), rather than are not wanted (422)
 }
 
+// maxValue bounds a parameter's value, in bytes: names, ids and cursors are all far shorter.
+const maxValue = 2048
+
 // Query returns the reader of a request's parameters.
 func Query(r *http.Request) *Params {
 	if r.URL.RawQuery == "" {
@@ -51,6 +54,8 @@ func (p *Params) value(name string) string {
 		p.mistakes = append(p.mistakes, FieldError{name, "is there more than once: give it once"})
 	case values[0] == "":
 		p.malformed(name, "is empty: give it a value or leave it out")
+	case len(values[0]) > maxValue:
+		p.malformed(name, fmt.Sprintf("is longer than %d bytes, which no value of it is", maxValue))
 	case !utf8.ValidString(values[0]):
 		p.malformed(name, "is not UTF-8")
 	default:
