@@ -36,6 +36,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/reflector"
 	"nexus.io/webhooks/internal/dispatcher/rest"
+	"nexus.io/webhooks/internal/dispatcher/stats"
 	"nexus.io/webhooks/internal/dispatcher/subscriptions"
 	"nexus.io/webhooks/internal/dispatcher/trial"
 	"nexus.io/webhooks/internal/dispatcher/watch"
@@ -251,7 +252,7 @@ func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer)
 		return nil, err
 	}
 	docs, err := apidocs.New(a.o.Version)
-	return slices.Concat(events, subs, a.deliveries(), trials, docs), err
+	return slices.Concat(events, subs, a.deliveries(), stats.New(a.queue, a.table, a.log), trials, docs), err
 }
 
 func (a *App) deliveries() []rest.Route {

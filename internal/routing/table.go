@@ -19,6 +19,7 @@ type Table struct {
 	routes *btree.BTreeG[*Route]    // by ID
 	index  *btree.BTreeG[entry]     // active routes, by what they ask for
 	usage  *btree.BTreeG[usage]     // how many active routes and entries use a pattern
+	active int                      // routes
 	hash   func(text string) uint64 // of the parts of an index key
 
 	// forking is held while the trees are forked, which writes a mark into the tree that is forked. Readers do not read
@@ -59,7 +60,7 @@ func (t *Table) With(upserts []*Route, removedIDs []string) *Table {
 func (t *Table) fork() *Table {
 	t.forking.Lock()
 	defer t.forking.Unlock()
-	return &Table{routes: t.routes.IsoCopy(), index: t.index.IsoCopy(), usage: t.usage.IsoCopy(), hash: t.hash}
+	return &Table{routes: t.routes.IsoCopy(), index: t.index.IsoCopy(), usage: t.usage.IsoCopy(), hash: t.hash, active: t.active}
 }
 
 func (t *Table) add(r *Route) {
@@ -70,6 +71,7 @@ func (t *Table) add(r *Route) {
 	for e := range t.entries(r) {
 		t.index.Set(e)
 	}
+	t.active++
 	t.count(r, 1)
 }
 
@@ -81,6 +83,7 @@ func (t *Table) remove(id string) {
 	for e := range t.entries(r) {
 		t.index.Delete(e)
 	}
+	t.active--
 	t.count(r, -1)
 }
 
@@ -147,6 +150,9 @@ func (t *Table) Route(id string) *Route {
 func (t *Table) Len() int {
 	return t.routes.Len()
 }
+
+// Active is the number of active routes.
+func (t *Table) Active() int { return t.active }
 
 // All lists the routes by ID, active or not.
 func (t *Table) All() iter.Seq[*Route] {

@@ -308,3 +308,19 @@ func BenchmarkWith(b *testing.B) {
 		table = table.With(changed, nil)
 	}
 }
+
+func TestActiveRoutesAreCounted(t *testing.T) {
+	route := func(id string, active bool) *Route { return &Route{ID: id, Active: active, Events: []string{"*"}} }
+	count := func(what string, table *Table, want int) {
+		t.Helper()
+		if table.Active() != want {
+			t.Errorf("%s: %d are active, want %d", what, table.Active(), want)
+		}
+	}
+	first := Empty().With([]*Route{route("a", true), route("b", true), route("c", false)}, nil)
+	count("one of three is not active", first, 2)
+	count("one stops and one begins", first.With([]*Route{route("a", false), route("c", true)}, nil), 2)
+	count("one comes again", first.With([]*Route{route("a", true)}, nil), 2)
+	count("two go, one of them unknown", first.With(nil, []string{"a", "no"}), 1)
+	count("the table before is as it was", first, 2)
+}

@@ -16,6 +16,7 @@ func newKeys(prefix string, shard int) keys {
 func (k keys) ready() string      { return k.prefix + "ready" }
 func (k keys) deliveries() string { return k.prefix + "deliveries" }
 func (k keys) totals() string     { return k.prefix + "totals" }
+func (k keys) types() string      { return k.prefix + "types" }
 func (k keys) subs() string       { return k.prefix + "subs" }
 
 // operations are those under way, and operation is what each is; they are kept in the first shard alone. operationLeft
