@@ -60,7 +60,9 @@ func (t *Table) With(upserts []*Route, removedIDs []string) *Table {
 func (t *Table) fork() *Table {
 	t.forking.Lock()
 	defer t.forking.Unlock()
-	return &Table{routes: t.routes.IsoCopy(), index: t.index.IsoCopy(), usage: t.usage.IsoCopy(), hash: t.hash, active: t.active}
+	return &Table{
+		routes: t.routes.IsoCopy(), index: t.index.IsoCopy(), usage: t.usage.IsoCopy(), active: t.active, hash: t.hash,
+	}
 }
 
 func (t *Table) add(r *Route) {

@@ -44,6 +44,17 @@ func inContract(t *testing.T, request *http.Request, body string, r reply) {
 var things = map[string]func(*testing.T, *stack.Stack) string{
 	"/api/v1/deliveries/": func(t *testing.T, s *stack.Stack) string { return waiting(t, s).Deliveries[0].DeliveryID },
 	"/api/v1/events/":     func(t *testing.T, s *stack.Stack) string { return waiting(t, s).EventID },
+	"/api/v1/operations/": func(t *testing.T, s *stack.Stack) string {
+		body := fmt.Sprintf(`{"subscription_id": %q}`, waiting(t, s).Deliveries[0].SubscriptionID)
+		var begun struct {
+			OperationID string `json:"operation_id"`
+		}
+		r := call(t, s, 0, "POST", "/api/v1/deliveries/cancel", body)
+		if err := json.Unmarshal([]byte(r.text), &begun); err != nil || begun.OperationID == "" {
+			t.Fatalf("%d %s: %v", r.status, r.text, err)
+		}
+		return begun.OperationID
+	},
 	"/api/v1/subscriptions/": func(t *testing.T, s *stack.Stack) string {
 		// A name of its own, since nothing here collects the Secret of one that is gone.
 		return made(t, s, draft("thing-"+strings.ToLower(rand.Text()[:8]), s.Receiver.URL+"/ok/thing")).ID
@@ -54,7 +65,8 @@ var things = map[string]func(*testing.T, *stack.Stack) string{
 type published struct {
 	EventID    string `json:"event_id"`
 	Deliveries []struct {
-		DeliveryID string `json:"delivery_id"`
+		DeliveryID     string `json:"delivery_id"`
+		SubscriptionID string `json:"subscription_id"`
 	}
 }
 

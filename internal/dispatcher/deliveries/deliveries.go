@@ -33,6 +33,7 @@ type Store interface {
 	Retry(ctx context.Context, id string) (queue.Changed, error)
 	CancelDelivery(ctx context.Context, id string) (queue.Changed, error)
 	Outbox
+	Operator
 }
 
 // Routes finds the route of a subscription, nil if there is none.
@@ -56,14 +57,14 @@ const (
 // New returns the routes of the API. The archive is nil where there is none.
 func New(store Store, archive Archive, routes Routes, log *slog.Logger) []rest.Route {
 	h := &handler{store, archive, routes, log}
-	return []rest.Route{
+	return append(h.bulkRoutes(store), []rest.Route{
 		{Method: http.MethodGet, Path: path, Serve: h.list},
 		{Method: http.MethodGet, Path: path + "/pending", Serve: h.pending},
 		{Method: http.MethodGet, Path: path + "/{id}", Serve: h.get},
 		{Method: http.MethodGet, Path: "/api/v1/events/{id}", Serve: h.event},
 		{Method: http.MethodPost, Path: path + "/{id}/retry", Serve: h.retry},
 		{Method: http.MethodPost, Path: path + "/{id}/cancel", Serve: h.cancel},
-	}
+	}...)
 }
 
 // namespaceOf is that of an unfinished delivery's subscription, "" where that is being deleted.

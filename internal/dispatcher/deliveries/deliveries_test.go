@@ -57,6 +57,7 @@ func (t table) Route(id string) *routing.Route { return t[id] }
 type rig struct {
 	t       *testing.T
 	q       *queue.Queue
+	routes  table
 	handler http.Handler
 	made    int
 }
@@ -105,8 +106,18 @@ func newRig(t *testing.T, who caller, subs ...string) *rig {
 			t.Fatal(err)
 		}
 	}
-	handler := rest.Handler(New(q, nil, routes, slog.Default()), rest.HandlerOptions{Authenticator: who})
-	return &rig{t: t, q: q, handler: handler}
+	return (&rig{t: t, q: q, routes: routes}).handlerFor(who)
+}
+
+// handlerFor is the same rig for another caller.
+func (r *rig) handlerFor(who caller) *rig {
+	other := *r
+	other.handler = rest.Handler(New(r.q, nil, r.routes, slog.Default()), rest.HandlerOptions{Authenticator: who})
+	return &other
+}
+
+func unmarshal(w *httptest.ResponseRecorder, into any) error {
+	return json.Unmarshal(w.Body.Bytes(), into)
 }
 
 // publish returns the ids of an event's deliveries, which are greater than all before.

@@ -1,0 +1,289 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package deliveries
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
+	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/internal/dispatcher/rest"
+	"nexus.io/webhooks/internal/event"
+)
+
+// Operator changes many deliveries; *queue.Queue is one.
+type Operator interface {
+	Choose(ctx context.Context, c queue.Choice, may func(subscriptionID, namespace string) (string, bool)) (
+		queue.Chosen, error)
+	Begin(ctx context.Context, p queue.Plan, chosen queue.Chosen) (*queue.Operation, error)
+	Operation(ctx context.Context, id string) (*queue.Operation, error)
+}
+
+const (
+	operationsPath = "/api/v1/operations"
+	maxBulkBody    = 16 << 10 // bytes
+	// mostChoosing bounds the requests that look for deliveries at once: each walks over all of them, and may hold
+	// some 10 MB of ids.
+	mostChoosing = 2
+	chooseFor    = 30 * time.Second
+	retryBusy    = 5 * time.Second
+	// maxNamespaces is of how many an operation names the namespaces; whoever looks at one with more must be allowed to
+	// in all.
+	maxNamespaces = 500
+)
+
+// bulk is what is done to many deliveries.
+type bulk struct {
+	*handler
+	operator Operator
+	choosing chan struct{}
+}
+
+func (h *handler) bulkRoutes(operator Operator) []rest.Route {
+	b := &bulk{h, operator, make(chan struct{}, mostChoosing)}
+	return []rest.Route{
+		{Method: http.MethodPost, Path: path + "/retry", Serve: b.retry},
+		{Method: http.MethodPost, Path: path + "/cancel", Serve: b.cancel},
+		{Method: http.MethodGet, Path: operationsPath + "/{id}", Serve: b.get},
+	}
+}
+
+// bulkRequest is the body of a retry or a cancellation of all that match.
+type bulkRequest struct {
+	SubscriptionID *string    `json:"subscription_id"`
+	EventType      *string    `json:"event_type"`
+	Status         *string    `json:"status"`
+	Since          *time.Time `json:"since"`
+	Until          *time.Time `json:"until"`
+	Limit          *int       `json:"limit"`
+	DryRun         bool       `json:"dry_run"`
+}
+
+// begun answers one; dryRun answers what only would be one.
+type begun struct {
+	OperationID string `json:"operation_id"`
+	Matched     int64  `json:"matched"`
+}
+
+type dryRun struct {
+	Matched int `json:"matched"`
+}
+
+// operationAnswer is what GET /api/v1/operations/{id} answers.
+type operationAnswer struct {
+	OperationID string     `json:"operation_id"`
+	Action      string     `json:"action"`
+	Status      string     `json:"status"`
+	Matched     int64      `json:"matched"`
+	Done        int64      `json:"done"`
+	Skipped     int64      `json:"skipped"`
+	StartedAt   time.Time  `json:"started_at"`
+	FinishedAt  *time.Time `json:"finished_at"`
+}
+
+// What an operation's status is.
+const (
+	running  = "running"
+	finished = "done"
+	expired  = "expired" // its time was over before all was done
+)
+
+// States that a delivery may be in for each of the two, and those without a status in the request.
+var (
+	retried, retriedUnsaid   = []string{"failed", "canceled", "success", retrying}, []string{"failed"}
+	canceled, canceledUnsaid = []string{pending, retrying}, []string{pending, retrying}
+)
+
+// retry serves POST /api/v1/deliveries/retry.
+func (b *bulk) retry(w http.ResponseWriter, r *rest.Request) int {
+	return b.change(w, r, queue.RetryOperation, retried, retriedUnsaid)
+}
+
+// cancel serves POST /api/v1/deliveries/cancel.
+func (b *bulk) cancel(w http.ResponseWriter, r *rest.Request) int {
+	return b.change(w, r, queue.CancelOperation, canceled, canceledUnsaid)
+}
+
+func (b *bulk) change(
+	w http.ResponseWriter, r *rest.Request, kind queue.OperationKind, allowed, unsaid []string,
+) int {
+	params := rest.Query(r.Request)
+	namespace := params.String("namespace")
+	if p := params.Problem(); p != nil {
+		return p.Write(w)
+	}
+	var request bulkRequest
+	if p := rest.Decode(w, r.Request, maxBulkBody, &request); p != nil {
+		return p.Write(w)
+	}
+	if p := rest.Invalid(request.mistakes(allowed, namespace != "")); p != nil {
+		return p.Write(w)
+	}
+	choice := request.choice(unsaid)
+	chosen, p := b.choose(r, choice, namespace)
+	if p != nil {
+		return p.Write(w)
+	}
+	if request.DryRun {
+		return rest.JSON(w, http.StatusOK, dryRun{len(chosen)})
+	}
+	plan := queue.Plan{Kind: kind, States: queue.StatesOf(&choice), Namespaces: namespacesOf(chosen)}
+	o, err := b.operator.Begin(r.Context(), plan, chosen)
+	switch {
+	case errors.Is(err, queue.ErrTooManyOperations):
+		return rest.New(http.StatusTooManyRequests, err.Error()+", as many as may be at once: send this again when one of "+
+			"them is done").Retry(retryBusy).Write(w)
+	case err != nil:
+		return b.failed(r.Context(), err).Write(w)
+	}
+	return rest.JSON(w, http.StatusAccepted, begun{o.ID, o.Matched})
+}
+
+// mistakes are what is wrong with the filter; narrowed tells whether a namespace stands beside it.
+func (q *bulkRequest) mistakes(allowed []string, narrowed bool) (mistakes []rest.FieldError) {
+	check := func(field string, wrong bool, message string) {
+		if wrong {
+			mistakes = append(mistakes, rest.FieldError{Field: field, Message: message})
+		}
+	}
+	id := q.SubscriptionID
+	check("subscription_id", id != nil && (*id == "" || len(*id) > history.MaxIdentifier),
+		fmt.Sprintf("must be the id of a subscription, such as sub_9f2c61d04be1, of 1 to %d bytes", history.MaxIdentifier))
+	check("event_type", q.EventType != nil && !event.ValidType(*q.EventType),
+		"must be one type of event, such as build.completed, and not a pattern")
+	check("status", q.Status != nil && !slices.Contains(allowed, *q.Status), "must be one of "+strings.Join(allowed, ", "))
+	check("until", q.Since != nil && q.Until != nil && !q.Since.Before(*q.Until), "must be after since")
+	check("limit", q.Limit != nil && (*q.Limit < 1 || *q.Limit > queue.MaxOperated),
+		fmt.Sprintf("must be a whole number from 1 to %d", queue.MaxOperated))
+	check("status", !narrowed && q.empty(), "or another of subscription_id, event_type, since and until must be there, "+
+		"lest an empty filter takes everything by accident: to mean all, say which status")
+	return mistakes
+}
+
+func (q *bulkRequest) empty() bool {
+	return q.SubscriptionID == nil && q.EventType == nil && q.Status == nil && q.Since == nil && q.Until == nil
+}
+
+func (q *bulkRequest) choice(unsaid []string) queue.Choice {
+	c := queue.Choice{Most: queue.MaxOperated}
+	if q.SubscriptionID != nil {
+		c.SubscriptionIDs = []string{*q.SubscriptionID}
+	}
+	if q.EventType != nil {
+		c.EventType = *q.EventType
+	}
+	if q.Since != nil {
+		c.Since = *q.Since
+	}
+	if q.Until != nil {
+		c.Until = *q.Until
+	}
+	if q.Limit != nil {
+		c.Most = *q.Limit
+	}
+	if q.Status != nil {
+		unsaid = []string{*q.Status}
+	}
+	for _, status := range unsaid {
+		switch status {
+		case pending:
+			c.Pending = true
+		case retrying:
+			c.Retrying = true
+		default:
+			c.Statuses = append(c.Statuses, history.Status(status))
+		}
+	}
+	return c
+}
+
+// choose finds what matches and may be changed by the caller.
+func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (queue.Chosen, *rest.Problem) {
+	do := rest.Action{Verb: "create", Resource: resource, Subresource: subresource, Namespace: namespace}
+	if len(choice.SubscriptionIDs) == 1 && namespace == "" {
+		do.Namespace = b.namespaceOf(choice.SubscriptionIDs[0]) // who may not there is told, and not given an empty answer
+	}
+	scope, p := rest.NewScope(r.Context(), r.Caller, do)
+	if p != nil {
+		return nil, p
+	}
+	select {
+	case b.choosing <- struct{}{}:
+		defer func() { <-b.choosing }()
+	default:
+		return nil, rest.New(http.StatusTooManyRequests, "others look for deliveries to retry or cancel just now: send "+
+			"this again in a moment").Retry(retryBusy)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), chooseFor)
+	defer cancel()
+	chosen, err := b.operator.Choose(ctx, choice, func(subscriptionID, namespace string) (string, bool) {
+		if namespace == "" {
+			namespace = b.namespaceOf(subscriptionID)
+		}
+		return namespace, scope.Holds(namespace)
+	})
+	switch {
+	case ctx.Err() != nil && r.Context().Err() == nil:
+		return nil, rest.New(http.StatusServiceUnavailable, "the deliveries could not be looked through in "+
+			chooseFor.String()+": narrow the filter by subscription_id, or by since and until").Retry(retryAway)
+	case err != nil:
+		return nil, b.failed(r.Context(), err)
+	}
+	return chosen, scope.Problem()
+}
+
+// namespacesOf are those of the deliveries; "" stands for all where they are too many.
+func namespacesOf(chosen queue.Chosen) []string {
+	set := map[string]bool{}
+	for _, d := range chosen {
+		if set[d.Namespace] = true; len(set) > maxNamespaces {
+			return []string{""}
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// get serves GET /api/v1/operations/{id}: to those who may see every delivery that it is about.
+func (b *bulk) get(w http.ResponseWriter, r *rest.Request) int {
+	if p := rest.Query(r.Request).Problem(); p != nil {
+		return p.Write(w)
+	}
+	id := r.PathValue("id")
+	o, err := b.operator.Operation(r.Context(), id)
+	switch {
+	case err != nil:
+		return b.failed(r.Context(), err).Write(w)
+	case o == nil:
+		return rest.New(http.StatusNotFound, "there is no operation "+quoted(id)+", or it is no longer remembered").Write(w)
+	}
+	for _, namespace := range o.Namespaces {
+		if p := rest.Refusal(r.Caller.May(r.Context(), rest.Action{
+			Verb: "get", Resource: resource, Subresource: subresource, Namespace: namespace,
+		})); p != nil {
+			return p.Write(w)
+		}
+	}
+	return rest.JSON(w, http.StatusOK, operationAnswer{
+		OperationID: o.ID, Action: string(o.Kind), Status: statusOfOperation(o), Matched: o.Matched, Done: o.Done,
+		Skipped: o.Skipped, StartedAt: o.StartedAt, FinishedAt: orNull(o.FinishedAt),
+	})
+}
+
+func statusOfOperation(o *queue.Operation) string {
+	switch {
+	case o.FinishedAt.IsZero():
+		return running
+	case o.Done+o.Skipped < o.Matched:
+		return expired
+	default:
+		return finished
+	}
+}
