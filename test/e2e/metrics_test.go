@@ -1,0 +1,55 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"nexus.io/webhooks/test/receiver"
+)
+
+// What a dispatcher that has delivered, failed and refused something shows passes the checks of `promtool check metrics`.
+func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
+	t.Parallel()
+	s := start(t, 1)
+	subscribe(t, s, "well", "/ok/well", nil)
+	subscribe(t, s, "ill", "/status/500/ill", nil)
+	for _, project := range []string{"well", "ill"} {
+		publish(t.Context(), s, project, 3, time.Millisecond, 0)
+		path := map[string]string{"well": "/ok/well", "ill": "/status/500/ill"}[project]
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if _, err := s.Receiver.Wait(ctx, path, func(l []receiver.Arrival) bool { return len(l) >= 3 }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call(t, s, 0, "POST", "/api/v1/events", `{}`).want(t, http.StatusUnprocessableEntity)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.Dispatchers[0].MetricsURL+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || !bytes.Contains(text, []byte("nexus_webhook_retries_total{")) {
+		t.Fatalf("%v in %d bytes of metrics", err, len(text))
+	}
+	problems, err := promlint.New(bytes.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
