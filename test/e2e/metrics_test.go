@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"nexus.io/webhooks/test/receiver"
+	"nexus.io/webhooks/test/stack"
 )
 
 // What a dispatcher that has delivered, failed and refused something shows passes the checks of `promtool check metrics`.
@@ -32,19 +34,17 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 		}
 	}
 	call(t, s, 0, "POST", "/api/v1/events", `{}`).want(t, http.StatusUnprocessableEntity)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.Dispatchers[0].MetricsURL+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || !bytes.Contains(text, []byte("nexus_webhook_retries_total{")) {
-		t.Fatalf("%v in %d bytes of metrics", err, len(text))
-	}
+	var text []byte
+	eventually(t, 20*time.Second, "attempts are counted", func(ctx context.Context) (err error) {
+		text, err = metricsOf(ctx, s.Dispatchers[0])
+		for _, counted := range []string{`nexus_webhook_deliveries_total{event_type="build.completed",status="success"} 3`,
+			`nexus_webhook_retries_total{event_type="build.completed"} 3`} {
+			if err == nil && !bytes.Contains(text, []byte(counted)) {
+				err = errors.New("no " + counted)
+			}
+		}
+		return err
+	})
 	problems, err := promlint.New(bytes.NewReader(text)).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -52,4 +52,17 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+}
+
+func metricsOf(ctx context.Context, p *stack.Process) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.MetricsURL+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return io.ReadAll(response.Body)
 }
