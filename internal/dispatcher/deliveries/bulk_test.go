@@ -4,13 +4,17 @@
 package deliveries
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
@@ -96,6 +100,97 @@ func TestAnOperationIsOfWhatItsCallerMayChange(t *testing.T) {
 	}
 	if status, _ := r.call("GET", operationsPath+"/"+o.OperationID, nil); status != http.StatusForbidden {
 		t.Errorf("one that has deliveries of another namespace was shown: %d", status)
+	}
+}
+
+// Each endpoint takes its own verb in the delivery's namespace, and no other.
+func TestEachEndpointTakesItsVerb(t *testing.T) {
+	admin := newRig(t, caller{"*"}, "fails/a")
+	id := admin.publish("fails")[0]
+	admin.become(id, "failed")
+	past := admin.operate(path+"/retry", `{"status": "failed", "limit": 1}`)
+	admin.become(id, "failed")
+	filter := `{"subscription_id": "fails", "dry_run": true}`
+	for _, endpoint := range []struct{ method, target, body, verb string }{
+		{"GET", path + "?namespace=a", "", "list"},
+		{"GET", path + "/pending?namespace=a", "", "list"},
+		{"GET", path + "/" + id, "", "get"},
+		{"POST", path + "/" + id + "/retry", "", "create"},
+		{"POST", path + "/" + id + "/cancel", "", "create"},
+		{"POST", path + "/retry", filter, "create"},
+		{"POST", path + "/cancel", filter, "create"},
+		{"GET", operationsPath + "/" + past.OperationID, "", "get"},
+	} {
+		var others caller
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete"} {
+			if verb != endpoint.verb {
+				others = append(others, verb+" a")
+			}
+		}
+		status := func(who caller) int {
+			r := admin.handlerFor(who)
+			if endpoint.body != "" {
+				return r.send(endpoint.target, endpoint.body).Code
+			}
+			code, _ := r.call(endpoint.method, endpoint.target, nil)
+			return code
+		}
+		if code := status(others); code != http.StatusForbidden {
+			t.Errorf("%s %s answered %d to one who may all but %s", endpoint.method, endpoint.target, code, endpoint.verb)
+		}
+		if code := status(caller{endpoint.verb + " a"}); code == http.StatusForbidden {
+			t.Errorf("%s %s refused one who may %s", endpoint.method, endpoint.target, endpoint.verb)
+		}
+	}
+}
+
+// holding is a store whose Choose waits until it may leave.
+type holding struct {
+	Store
+	entered, leave chan struct{}
+}
+
+func (h *holding) Choose(context.Context, queue.Choice, func(_, _ string) (string, bool)) (queue.Chosen, error) {
+	h.entered <- struct{}{}
+	<-h.leave
+	return nil, nil
+}
+
+func TestFewLookForDeliveriesAtOnce(t *testing.T) {
+	r := newRig(t, caller{"*"})
+	store := &holding{Store: r.q, entered: make(chan struct{}), leave: make(chan struct{})}
+	r.handler = rest.Handler(New(store, nil, r.routes, slog.Default()), rest.HandlerOptions{Authenticator: caller{"*"}})
+	dry := func() *httptest.ResponseRecorder {
+		return r.send(path+"/retry", `{"status": "failed", "dry_run": true}`)
+	}
+	answers := make(chan int, mostChoosing)
+	for range mostChoosing {
+		go func() { answers <- dry().Code }()
+		<-store.entered
+	}
+	if w := dry(); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one more was answered %d %s", w.Code, w.Body)
+	}
+	close(store.leave)
+	for range mostChoosing {
+		if code := <-answers; code != http.StatusOK {
+			t.Errorf("one of the first was answered %d", code)
+		}
+	}
+}
+
+// An operation over very many namespaces names none of them: who looks at it must be allowed to in all.
+func TestAnOperationOverManyNamespacesIsForThoseWhoMaySeeAll(t *testing.T) {
+	var chosen queue.Chosen
+	for i := range maxNamespaces {
+		chosen = append(chosen, queue.ChosenDelivery{Namespace: fmt.Sprint("n", i)})
+	}
+	if got := namespacesOf(chosen); len(got) != maxNamespaces {
+		t.Errorf("%d namespaces are named", len(got))
+	}
+	chosen = append(chosen, queue.ChosenDelivery{Namespace: "one-more"})
+	if got := namespacesOf(chosen); !slices.Equal(got, []string{""}) {
+		t.Errorf("%d namespaces are named", len(got))
 	}
 }
 
