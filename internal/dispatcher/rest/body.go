@@ -4,6 +4,7 @@
 package rest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -33,10 +34,41 @@ func Read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Problem
 	return body, nil
 }
 
+// maxIgnored bounds what is read of a body that says nothing.
+const maxIgnored = 4 << 10
+
+// NoBody refuses a body (422): what it asks for would not be done. White space and {} ask for nothing, whatever type
+// they are said to have.
+func NoBody(w http.ResponseWriter, r *http.Request) *Problem {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxIgnored))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return noneTaken()
+	case err != nil:
+		return Unreadable(err, maxIgnored)
+	}
+	if body = bytes.TrimSpace(body); len(body) == 0 {
+		return nil
+	}
+	p := Unmarshal(body, &struct{}{})
+	if p != nil && (p.Status != http.StatusUnprocessableEntity || body[0] != '{') {
+		return noneTaken()
+	}
+	return p
+}
+
+func noneTaken() *Problem {
+	return New(http.StatusUnprocessableEntity, "this call takes no body: send none")
+}
+
 // CheckType wants a body of JSON, or of one of the other media types, that is not compressed.
 func CheckType(header http.Header, also ...string) *Problem {
-	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return New(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
+	if p := CheckEncoding(header); p != nil {
+		return p
 	}
 	given := header.Get("Content-Type")
 	if given == "application/json" {
@@ -54,6 +86,14 @@ func CheckType(header http.Header, also ...string) *Problem {
 	}
 	return New(http.StatusUnsupportedMediaType,
 		"the body must be JSON in UTF-8, but "+said+": send Content-Type: application/json")
+}
+
+// CheckEncoding wants a body that is not compressed.
+func CheckEncoding(header http.Header) *Problem {
+	if e := header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return New(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
+	}
+	return nil
 }
 
 // TooLarge is the problem of a body above the limit.

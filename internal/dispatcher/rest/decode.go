@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -21,9 +23,9 @@ func Decode(w http.ResponseWriter, r *http.Request, limit int64, into any) *Prob
 	return Unmarshal(body, into)
 }
 
-// Unmarshal reads one JSON value, strictly: 400 for what is not JSON in UTF-8, 422 for unknown and repeated fields and
-// for wrong types, of which it names every one (up to a bound) with its path. The names of fields are case-sensitive.
-// A field that is null is one that was left out.
+// Unmarshal reads one JSON value, strictly: 400 for what is not JSON in UTF-8, half a surrogate pair included, 422 for
+// unknown and repeated fields and for wrong types, of which it names every one (up to a bound) with its path. The names
+// of fields are case-sensitive. A field that is null is one that was left out.
 func Unmarshal(body []byte, into any) *Problem {
 	if at := invalidUTF8(body); at >= 0 {
 		return New(http.StatusBadRequest, "the body is not UTF-8 at "+position(body, at)+": send JSON in UTF-8")
@@ -31,6 +33,10 @@ func Unmarshal(body []byte, into any) *Problem {
 	var whole json.RawMessage
 	if err := json.Unmarshal(body, &whole); err != nil {
 		return notJSON(body, err)
+	}
+	if at := halfSurrogate(body); at >= 0 {
+		return New(http.StatusBadRequest, "the body has one half of a surrogate pair at "+position(body, at)+
+			", which is no character: write both halves, or the character itself")
 	}
 	if p := Invalid(check(body, reflect.TypeOf(into))); p != nil {
 		return p
@@ -50,6 +56,38 @@ func invalidUTF8(text []byte) int {
 		i += size
 	}
 	return -1
+}
+
+// halfSurrogate finds an escape such as \ud83d without its other half in JSON, -1 for none. The decoder would put
+// U+FFFD in its place: what is then stored or signed is not what was sent.
+func halfSurrogate(text []byte) int {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		first := escaped(text[i:])
+		switch {
+		case !utf16.IsSurrogate(first):
+			i++
+		case utf16.DecodeRune(first, escaped(text[i+6:])) == utf8.RuneError:
+			return i
+		default:
+			i += 11
+		}
+	}
+	return -1
+}
+
+// escaped is what an escape such as \u00fc at the start of a text stands for, 0 for anything else.
+func escaped(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return 0 // not reached in JSON
+	}
+	return rune(n)
 }
 
 func notJSON(body []byte, err error) *Problem {

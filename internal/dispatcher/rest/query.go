@@ -33,10 +33,28 @@ func Query(r *http.Request) *Params {
 	given, err := url.ParseQuery(r.URL.RawQuery)
 	p := &Params{given: given}
 	if err != nil {
-		p.malformed("", "the query is malformed: write it as name=value, with & between and special characters "+
-			"percent-encoded")
+		wrong := Malformed(r.URL.RawQuery)
+		p.malformed(wrong.Field, wrong.Message)
 	}
 	return p
+}
+
+// Malformed says what keeps url.ParseQuery from reading a query or a form, by the name of the parameter if that can be
+// read.
+func Malformed(query string) FieldError {
+	const right = " malformed: write it as name=value, with & between and special characters percent-encoded"
+	for pair := range strings.SplitSeq(query, "&") {
+		raw, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(raw)
+		_, errOfValue := url.QueryUnescape(value)
+		if err == nil && (errOfValue != nil || strings.Contains(value, ";")) {
+			return FieldError{Shown(name), "is" + right}
+		}
+		if err != nil || strings.Contains(pair, ";") {
+			break
+		}
+	}
+	return FieldError{"", "the query or form is" + right}
 }
 
 func (p *Params) malformed(name, message string) {

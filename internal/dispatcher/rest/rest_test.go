@@ -56,7 +56,7 @@ func wantErrors(t *testing.T, p *Problem, status int, want ...string) {
 }
 
 func TestBodiesThatFitAreRead(t *testing.T) {
-	text := `{"name":"ü","active":false,"events":["a","b"],"inner":{"max":7,"deep":[{"key":"k"}]},` +
+	text := `{"name":"ü\ud83d\uDE00 \\ud83d \\\\","active":false,"events":["a","b"],"inner":{"max":7,"deep":[{"key":"k"}]},` +
 		`"since":"2026-01-02T03:04:05+01:00","labels":{"a":"b"},"ratio":1.5,"any":{"x":[1]},"raw":[ 1 ]}`
 	no, most := false, int32(7)
 	var want, got body
@@ -95,18 +95,24 @@ func TestEveryMistakeOfABodyIsNamed(t *testing.T) {
 				"since: must be a time in RFC 3339, such as 2026-01-02T15:04:05Z",
 			},
 		},
-		"a fraction":             {`{"inner":{"max":1.5}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 1.5"}},
-		"a number that is large": {`{"inner":{"max":2147483648}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 2147483648"}},
-		"a number that is huge":  {`{"ratio":1e999}`, 422, []string{"ratio: must be a number, not 1e999"}},
-		"an object for a string": {`{"name":{"a":1}}`, 422, []string{"name: must be a string, not an object"}},
-		"an array at the top":    {`[]`, 422, []string{": must be an object, not an array"}},
-		"null at the top":        {`null`, 422, []string{": must be an object, not null"}},
-		"nothing":                {``, 400, nil},
-		"text":                   {`name=a`, 400, nil},
-		"two values":             {`{} {}`, 400, nil},
-		"half a value":           {`{"name":"a`, 400, nil},
-		"invalid UTF-8":          {"{\"name\":\"\xff\"}", 400, nil},
-		"endless nesting":        {strings.Repeat("[", 100_000), 400, nil},
+		"a fraction":               {`{"inner":{"max":1.5}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 1.5"}},
+		"a number that is large":   {`{"inner":{"max":2147483648}}`, 422, []string{"inner.max: must be a whole number of at most 32 bits, not 2147483648"}},
+		"a number that is huge":    {`{"ratio":1e999}`, 422, []string{"ratio: must be a number, not 1e999"}},
+		"an object for a string":   {`{"name":{"a":1}}`, 422, []string{"name: must be a string, not an object"}},
+		"an array at the top":      {`[]`, 422, []string{": must be an object, not an array"}},
+		"null at the top":          {`null`, 422, []string{": must be an object, not null"}},
+		"nothing":                  {``, 400, nil},
+		"text":                     {`name=a`, 400, nil},
+		"two values":               {`{} {}`, 400, nil},
+		"half a value":             {`{"name":"a`, 400, nil},
+		"invalid UTF-8":            {"{\"name\":\"\xff\"}", 400, nil},
+		"endless nesting":          {strings.Repeat("[", 100_000), 400, nil},
+		"a name that is empty":     {`{"":1,"labels":{"":1}}`, 422, []string{`"": is not known; the fields here are ` + fields, `labels."": must be a string, not 1`}},
+		"the first half only":      {`{"name":"\ud83d"}`, 400, nil},
+		"the second half only":     {`{"name":"\uDE00"}`, 400, nil},
+		"halves in wrong order":    {`{"name":"\ude00\ud83d"}`, 400, nil},
+		"half of a pair cut off":   {`{"name":"\\\ud83d\\ude00"}`, 400, nil},
+		"half of a pair in a name": {`{"labels":{"\ud83d":"a"}}`, 400, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantErrors(t, Unmarshal([]byte(c.text), &body{}), c.status, c.want...)
@@ -129,6 +135,26 @@ func TestNullLeavesAFieldOut(t *testing.T) {
 	}
 }
 
+func TestCallsThatTakeNoBodyRefuseOne(t *testing.T) {
+	for text, want := range map[string][]string{
+		"": nil, " \n": nil, "{}": nil, `{"a":1,"a":2,"":3}`: {
+			"a: is not known; this call takes no body", "a: is there twice: give it once", `"": is not known; this call takes no body`,
+		},
+		"null": {}, "[]": {}, "a=1": {}, "{": {}, "\xff": {}, "{}" + strings.Repeat(" ", maxIgnored): {}, strings.Repeat("x", 1<<20): {},
+	} {
+		for _, length := range []int64{int64(len(text)), -1} {
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
+			r.ContentLength = length
+			p := NoBody(httptest.NewRecorder(), r)
+			if want != nil {
+				wantErrors(t, p, 422, want...)
+			} else if p != nil {
+				t.Errorf("%q is refused: %+v", text, p)
+			}
+		}
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	f.Add([]byte(`{"name":"a","inner":{"deep":[{"key":"k"}]},"since":"2026-01-02T03:04:05Z"}`))
 	f.Add([]byte(`{"any":{"a":[1,{"b":null}]},"labels":{"a":null}}`))
@@ -143,6 +169,11 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 		if err := json.Unmarshal(text, &want); err != nil || !utf8.Valid(text) {
 			t.Errorf("taken, although %v", err)
+		}
+		given := strings.ToLower(string(text))
+		if replaced := "\uFFFD"; strings.Contains(fmt.Sprintf("%v", got), replaced) && !strings.Contains(given, replaced) &&
+			!strings.Contains(given, `\ufffd`) {
+			t.Errorf("%q is read as %+v", text, got)
 		}
 	})
 }
@@ -194,7 +225,11 @@ func TestEveryMistakeOfTheParametersIsNamed(t *testing.T) {
 		"name=":                           {400, []string{"name: is empty: give it a value or leave it out"}},
 		"name=%ff":                        {400, []string{"name: is not UTF-8"}},
 		"%ff=1":                           {422, []string{"?: " + extra}},
-		"name=%zz":                        {400, []string{": the query is malformed: write it as name=value, with & between and special characters percent-encoded"}},
+		"=1":                              {422, []string{`"": ` + extra}},
+		"name=%zz":                        {400, []string{"name: is malformed: write it as name=value, with & between and special characters percent-encoded"}},
+		"limit=1&name=a;limit=2":          {400, []string{"name: is malformed: write it as name=value, with & between and special characters percent-encoded"}},
+		"%zz=1":                           {400, []string{": the query or form is malformed: write it as name=value, with & between and special characters percent-encoded"}},
+		"na;me=1":                         {400, []string{": the query or form is malformed: write it as name=value, with & between and special characters percent-encoded"}},
 		"limit=0":                         {400, []string{"limit: must be a whole number from 1 to 10"}},
 		"limit=11":                        {400, []string{"limit: must be a whole number from 1 to 10"}},
 		"limit=1.5":                       {400, []string{"limit: must be a whole number from 1 to 10"}},

@@ -115,13 +115,20 @@ func (c *checker) object(path string, t reflect.Type) {
 			c.value(field, inner)
 		default:
 			if fields != nil {
-				c.mistake(field, "is not known; the fields here are "+strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+				c.mistake(field, unknown(fields))
 			}
 			c.raw()
 		}
 		seen[name] = true
 	}
 	c.token()
+}
+
+func unknown(known map[string]reflect.Type) string {
+	if len(known) == 0 {
+		return "is not known; this call takes no body"
+	}
+	return "is not known; the fields here are " + strings.Join(slices.Sorted(maps.Keys(known)), ", ")
 }
 
 // join makes the path of a field.
@@ -132,8 +139,11 @@ func join(path, name string) string {
 	return path + "." + Shown(name)
 }
 
-// Shown is a name that a client gave as an answer can show it: not longer than 100 bytes, and UTF-8.
+// Shown is a name that a client gave as an answer can show it: not empty, not longer than 100 bytes, and UTF-8.
 func Shown(name string) string {
+	if name == "" {
+		return `""`
+	}
 	if len(name) > maxNameShown {
 		return strings.ToValidUTF8(name[:maxNameShown], "") + "..."
 	}

@@ -10,8 +10,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"nexus.io/webhooks/internal/dispatcher/delivery"
 	"nexus.io/webhooks/internal/dispatcher/egress"
@@ -82,8 +85,10 @@ func newSecret() string {
 func (h *handler) routeTo(t target) (*routing.Route, string, *rest.Problem) {
 	p := rest.New(http.StatusUnprocessableEntity, "")
 	route := &routing.Route{ID: "test", Timeout: h.Timeout}
-	if t.URL == nil || len(*t.URL) > maxURL || !sendable(*t.URL) {
-		p.Field("url", "must be an absolute http:// or https:// URL of at most 2,048 characters, without credentials")
+	if t.URL == nil {
+		p.Field("url", "must be there: "+urlWanted)
+	} else if wrong := wrongWithURL(*t.URL); wrong != "" {
+		p.Field("url", wrong)
 	} else {
 		route.Endpoint = routing.ParseEndpoint(*t.URL)
 	}
@@ -106,10 +111,26 @@ func (h *handler) routeTo(t target) (*routing.Route, string, *rest.Problem) {
 	return route, eventType, nil
 }
 
-func sendable(raw string) bool {
+const urlWanted = "an absolute http:// or https:// URL of at most 2,048 characters, without credentials"
+
+// wrongWithURL says what keeps a URL from being tested, "" for nothing: what a subscription's url must not be either.
+func wrongWithURL(raw string) string {
 	endpoint := routing.ParseEndpoint(raw)
-	return endpoint != nil && (endpoint.Scheme == "https" || endpoint.Scheme == "http") && endpoint.User == nil &&
-		endpoint.Hostname() != ""
+	if utf8.RuneCountInString(raw) > maxURL || endpoint == nil || endpoint.User != nil || endpoint.Hostname() == "" ||
+		(endpoint.Scheme != "https" && endpoint.Scheme != "http") {
+		return "must be " + urlWanted
+	}
+	port, err := strconv.Atoi(endpoint.Port())
+	host := endpoint.Hostname()
+	switch {
+	case strings.ContainsFunc(raw, func(c rune) bool { return unicode.In(c, unicode.Z, unicode.Cc) }):
+		return "must not contain spaces or control characters: percent-encode them (a space is %20)"
+	case strings.HasSuffix(endpoint.Host, ":"), endpoint.Port() != "" && (err != nil || port < 1 || port > 65535):
+		return "must have a port from 1 to 65535, or none and no ':'"
+	case strings.HasPrefix(host, "."), strings.Contains(host, ".."):
+		return "must have a host without empty parts: remove the dot at its start, or one of two dots in a row"
+	}
+	return ""
 }
 
 func (h *handler) unknown(eventType string) string {
@@ -139,6 +160,9 @@ func (h *handler) testSubscription(w http.ResponseWriter, r *rest.Request) int {
 		Verb: "patch", Resource: "webhooksubscriptions", Namespace: route.Namespace, Name: route.Name,
 	}
 	if p := rest.Refusal(r.Caller.May(r.Context(), may)); p != nil {
+		return p.Write(w)
+	}
+	if p := rest.NoBody(w, r.Request); p != nil {
 		return p.Write(w)
 	}
 	if route.Hold != "" || len(route.Keys) == 0 {

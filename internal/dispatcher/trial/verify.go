@@ -47,18 +47,14 @@ func verify(w http.ResponseWriter, r *rest.Request) int {
 func (s *signed) read(w http.ResponseWriter, r *http.Request) *rest.Problem {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return malformedForm()
+		return malformed(r.URL.RawQuery)
 	}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case media == "application/x-www-form-urlencoded":
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSigned))
-		if err != nil {
-			return rest.Unreadable(err, maxSigned)
-		}
-		form, err := url.ParseQuery(string(body))
-		if err != nil {
-			return malformedForm()
+		form, p := readForm(w, r)
+		if p != nil {
+			return p
 		}
 		for name, given := range form {
 			values[name] = append(values[name], given...)
@@ -71,9 +67,24 @@ func (s *signed) read(w http.ResponseWriter, r *http.Request) *rest.Problem {
 	return s.take(values)
 }
 
-func malformedForm() *rest.Problem {
-	return rest.New(http.StatusBadRequest, "the parameters are malformed: write them as name=value, with & between and "+
-		"special characters percent-encoded (curl --data-urlencode does)")
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *rest.Problem) {
+	if p := rest.CheckEncoding(r.Header); p != nil {
+		return nil, p
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSigned))
+	if err != nil {
+		return nil, rest.Unreadable(err, maxSigned)
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, malformed(string(body))
+	}
+	return form, nil
+}
+
+func malformed(text string) *rest.Problem {
+	wrong := rest.Malformed(text)
+	return rest.New(http.StatusBadRequest, "").Field(wrong.Field, wrong.Message+" (curl --data-urlencode does)")
 }
 
 // take adds parameters, and names all that is missing, unknown or there twice.
@@ -94,7 +105,19 @@ func (s *signed) take(values url.Values) *rest.Problem {
 		case *into[i] == nil:
 			p.Field(name, "must be there, in the query, as a form or in JSON")
 		}
+		if value := *into[i]; name != "payload" && value != nil && len(*value) > maxSecret {
+			p.Field(name, "must have at most 1,024 bytes, as every right one has")
+		}
 	}
+	nameUnknown(p, values, names)
+	if len(p.Errors) == 0 {
+		return nil
+	}
+	return p
+}
+
+// nameUnknown adds the parameters that are not among the names, or the first few of them.
+func nameUnknown(p *rest.Problem, values url.Values, names []string) {
 	var unknown []string
 	for name := range values {
 		if !slices.Contains(names, name) {
@@ -105,8 +128,4 @@ func (s *signed) take(values url.Values) *rest.Problem {
 	for _, name := range unknown[:min(len(unknown), len(names))] {
 		p.Field(rest.Shown(name), "is not a parameter of this call, which takes payload, timestamp, signature, secret")
 	}
-	if len(p.Errors) == 0 {
-		return nil
-	}
-	return p
 }
