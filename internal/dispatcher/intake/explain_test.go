@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/routing"
 )
 
@@ -123,4 +125,99 @@ func TestAnExplanationRefusesWhatPublishingDoes(t *testing.T) {
 	if w := f.post("/api/v1/events/explain", buildFailed); w.Code != 503 {
 		t.Errorf("%d", w.Code)
 	}
+}
+
+const (
+	explainPath = "/api/v1/events/explain"
+	plain       = `{"type":"build.failed","source":"ci","data":{}}`
+)
+
+// wantNamed wants a problem of the status that names the field and no other, "" for one that is not about a field.
+func wantNamed(t *testing.T, what string, w *httptest.ResponseRecorder, status int, field string) {
+	t.Helper()
+	what = what[:min(len(what), 100)]
+	p := wantProblem(t, w, status)
+	if p.Detail == "" || field == "" && len(p.Errors) > 0 ||
+		field != "" && (len(p.Errors) != 1 || p.Errors[0].Field != field || p.Errors[0].Message == "") {
+		t.Errorf("%s: %+v, want one mistake of %q", what, p, field)
+	}
+	if w.Body.Len() > 4096 {
+		t.Errorf("%s: the answer has %d bytes", what, w.Body.Len())
+	}
+}
+
+// Each parameter with nothing, a wrong type, an extreme, something huge, invalid UTF-8, and twice; and one too many.
+func TestBadParametersOfAnExplanationAreNamed(t *testing.T) {
+	f := newFixture(t, nil)
+	everywhere := []string{"", strings.Repeat("x", 5000), "%ff", "%zz", "a;b"}
+	for name, values := range map[string][]string{
+		"subscription_id": nil, "namespace": nil, "limit": {"x", "0", "-1", "1001", "1.5", "99999999999999999999"},
+		"cursor": {"x", "e30x", rest.Cursor(map[string]int{"id": 1}), rest.Cursor(map[string]string{"other": "x"})},
+	} {
+		for _, value := range slices.Concat(values, everywhere) {
+			wantNamed(t, name+"="+value, f.post(explainPath+"?"+name+"="+value, plain), 400, name)
+		}
+		wantNamed(t, name+" twice", f.post(explainPath+"?"+name+"=1&"+name+"=1", plain), 422, name)
+	}
+	for query, field := range map[string]string{"subscription=a": "subscription", "Limit=1": "Limit", "=1": `""`, "%ff=1": "?"} {
+		wantNamed(t, query, f.post(explainPath+"?"+query, plain), 422, field)
+	}
+}
+
+// Each field in the same way.
+func TestBadEventsToExplainAreNamed(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Limits.MaxEventBytes = 64 << 10 })
+	long := func(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+	notTexts := []string{"7", "true", "[]", "{}", `""`}
+	for name, values := range map[string][]string{
+		"type":     append([]string{"null", `"build"`, `"build.*"`, `"build.faild"`, `"a.b.c"`, `"\ud800.a"`, `"a.` + long(127)[1:], long(60_000)}, notTexts...),
+		"source":   append([]string{"null", long(257), long(60_000)}, notTexts...),
+		"data":     {"null", "7", `"x"`, "[]", "true", strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100)},
+		"metadata": {"7", `"x"`, "[]", "false", strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100)},
+		"id":       append([]string{`"a b"`, `"ü"`, long(129), long(60_000)}, notTexts...),
+		"timestamp": append([]string{`"yesterday"`, `"2025-11-30"`, `"2025-13-01T00:00:00Z"`, `"99999-01-01T00:00:00Z"`,
+			`"0000-12-31T00:00:00Z"`, long(60_000)}, notTexts...),
+		"tpye": {"7"}, "Type": {`"build.failed"`},
+	} {
+		given := func(value string) string { return eventWith(name, value) }
+		for _, value := range values {
+			wantNamed(t, name+" "+value, f.post(explainPath, given(value)), 422, name)
+		}
+		if name == "tpye" || name == "Type" {
+			continue
+		}
+		wantNamed(t, name+" not text", f.post(explainPath, given("\"\xff\"")), 400, "")
+		value := `{"a":1}`
+		if name != "data" && name != "metadata" {
+			value = map[string]string{"type": `"build.failed"`, "source": `"ci"`, "id": `"1"`, "timestamp": `"2025-11-30T10:30:00Z"`}[name]
+		}
+		twice := given(value)
+		wantNamed(t, name+" twice", f.post(explainPath, twice[:len(twice)-1]+`,"`+name+`":`+value+"}"), 422, name)
+	}
+	for _, name := range []string{"type", "source", "data"} {
+		wantNamed(t, "without "+name, f.post(explainPath, eventWith(name, "")), 422, name)
+	}
+	wantNamed(t, "a field without a name", f.post(explainPath, eventWith("", "7")), 422, `""`)
+	for body, status := range map[string]int{
+		"": 400, `{"type":`: 400, "type=build.failed": 400, plain + "{}": 400, strings.Repeat("x", 100_000): 413,
+	} {
+		wantNamed(t, body, f.post(explainPath, body), status, "")
+	}
+	wantNamed(t, "a form", f.post(explainPath, plain, "Content-Type", "application/x-www-form-urlencoded"), 415, "")
+	if got := wantExplanation(t, f.post(explainPath, plain)); got.Matched != 1 || len(f.queue.calls) != 0 {
+		t.Errorf("%+v, and %d calls of the queue", got, len(f.queue.calls))
+	}
+}
+
+// eventWith is an event with a field of this value, or without it.
+func eventWith(name, value string) string {
+	fields := map[string]string{"type": `"build.failed"`, "source": `"ci"`, "data": "{}"}
+	fields[name] = value
+	var parts []string
+	for name, value := range fields {
+		if value != "" {
+			parts = append(parts, `"`+name+`":`+value)
+		}
+	}
+	return "{" + strings.Join(parts, ",") + "}"
 }
