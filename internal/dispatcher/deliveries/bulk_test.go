@@ -94,6 +94,7 @@ func TestAnOperationIsOfWhatItsCallerMayChange(t *testing.T) {
 	if o := r.operate(path+"/retry", `{"status": "failed"}`); o.Matched != 1 {
 		t.Errorf("of all namespaces it takes what the caller may: %+v", o)
 	}
+	eventuallyAttempts(admin, ids[0], "failed", 2)
 	o := admin.operate(path+"/retry", `{"status": "failed"}`)
 	if o.Matched != 2 {
 		t.Errorf("%+v", o)

@@ -177,5 +177,12 @@ func TestChangedAndReflectedScripts(t *testing.T) {
 			seed: seed, call: reflected("s1", 1), answer: "0", want: map[string]string{"dirty": "s2@3 s1@4"},
 		},
 		"one that is not marked stays so": {seed: two, call: reflected("s1", 0), answer: "0"},
+		"one that is gone is forgotten all the same": {
+			seed: func(r *rig) {
+				seed(r)
+				r.cancel("s1", 9)
+			},
+			call: reflected("s1", 99), answer: "0",
+		},
 	})
 }

@@ -38,7 +38,8 @@ func (q *Queue) Retry(ctx context.Context, id string) (Changed, error) {
 		if err := s.file(ctx); err != nil {
 			return Changed{}, fmt.Errorf("retry delivery %s: %w", id, err)
 		}
-		args := []any{"", id, replay.String(), int64(q.MaxDeliveries) / shards, q.MaxBytes / shards}
+		args := []any{"", id, replay.String(), int64(q.MaxDeliveries) / shards, q.MaxBytes / shards,
+			milliseconds(callMemory)}
 		reply, err := q.run(ctx, retryScript, s.keys, args)
 		if err != nil {
 			return Changed{}, fmt.Errorf("retry delivery %s: %w", id, err)

@@ -5,9 +5,11 @@ import (
 	"testing"
 )
 
+const retryMemory = 600_000 // ms, longer than any test takes
+
 func (r *rig) retry(delivery, replay string) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(retryScript, delivery, replay, r.most, r.bytes))
+	return fmt.Sprint(r.run(retryScript, delivery, replay, r.most, r.bytes, retryMemory))
 }
 
 func (r *rig) end(delivery string) string {
@@ -40,26 +42,26 @@ func TestRetryScript(t *testing.T) {
 	failed := endedOnce(Fail)
 	back := map[string]string{
 		"deliveries": "d1=s1|1:1:1::|1000010|4|t|e1", "due:s1": "d1@1000010", "tries:d1": "a1;", "refs": "e1=1",
-		"past:d1": "-", "pasts": "-", "hist:s1 (ttl)": "-", "ready": "s1@1000010",
+		"past:d1": "-", "pasts": "-", "hist:s1 (ttl)": "-", "ready": "s1@1000010", "retried:n1 (ttl)": "d1",
 		"sub:s1": "g1 r60 c2 m9 a1 p0 cf=1 du=1 fail=1 lat=1000000 lcnt=1 lst=500 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=3",
 		"totals": "bytes=4 events=1 failed=1 kept=0 lcnt=1 retrying=1 token=1 tries=3 version=3",
 	}
 	replayed := map[string]string{
-		"deliveries": "n1=s1|0:0:0:n1:|1000010|4|t|e1", "fresh:s1": "n1", "refs": "e1=1+1", "ready": "s1@1000010",
+		"deliveries": "n1=s1|0:0:0:d1:|1000010|4|t|e1", "retried:n1 (ttl)": "n1", "fresh:s1": "n1", "refs": "e1=1+1", "ready": "s1@1000010",
 		"sub:s1": "g1 r60 c2 m9 a1 p0 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=500 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=3",
 		"totals": "bytes=4 events=1 kept=28 lcnt=1 ok=1 token=1 version=3",
 	}
-	replayed["deliveries"] = "n1=s1|0:0:0:d1:|1000010|4|t|e1"
 	runScriptCases(t, map[string]scriptCase{
 		"one that waits for its next attempt is due at once, with a fresh budget": {
 			seed: retryable, call: retry, answer: "[0 d1]",
 			want: map[string]string{
 				"deliveries": "d1=s1|1:1:0::|1000000|4|t|e1 d2=s1|0|1000000|4|t|e1 d3=s1|0|1000000|4|t|e1",
-				"due:s1":     "d1@1000000",
+				"due:s1":     "d1@1000000", "retried:n1 (ttl)": "d1",
 			},
 		},
 		"one that waits for its turn keeps it": {
 			seed: retryable, call: func(r *rig) string { return r.retry("d3", "n1") }, answer: "[0 d3]",
+			want: map[string]string{"retried:n1 (ttl)": "d3"},
 		},
 		"one in flight is left alone": {
 			seed: retryable, call: func(r *rig) string { return r.retry("d2", "n1") }, answer: "[1]",
@@ -77,6 +79,23 @@ func TestRetryScript(t *testing.T) {
 		"the same repetition comes once": {
 			seed: endedOnce(Done), call: func(r *rig) string { return retry(r) + retry(r) }, answer: "[0 n1][0 n1]",
 			want: replayed,
+		},
+		"a repeated call does not care that its delivery has ended since": {
+			seed: func(r *rig) {
+				endedOnce(Done)(r)
+				retry(r)
+				r.lease(claim{})
+				r.settle(end{delivery: "n1", token: 2, result: Done, status: 200})
+				r.file(filing{})
+			},
+			call: retry, answer: "[0 n1]",
+		},
+		"not where its body is gone": {
+			seed: func(r *rig) {
+				failed(r)
+				r.client.HDel(r.t.Context(), r.keys.prefix+"payloads", "e1")
+			},
+			call: retry, answer: "[3]", torn: true,
 		},
 		"not of a subscription that is gone": {
 			seed: func(r *rig) {

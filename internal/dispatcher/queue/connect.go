@@ -17,6 +17,9 @@ const (
 	dialTimeout = 2 * time.Second
 	callTimeout = 4 * time.Second
 	dials       = 1 // the round trips repeat themselves; a publisher need not wait for more
+	// repeats says that go-redis sends nothing a second time by itself: whether a call was repeated must be known, since
+	// it may have been executed before its answer got lost. (Redis Cluster's client repeats where nodes change.)
+	repeats = -1
 )
 
 // go-redis would write a line of its own for every attempt to connect; a shard says once that Redis is away.
@@ -91,7 +94,7 @@ func connectOne(address string, p parts) (Client, error) {
 	if err != nil {
 		return nil, p.unreadable(err)
 	}
-	options.MaxRetries = 1
+	options.MaxRetries = repeats
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
@@ -139,7 +142,7 @@ func connectSentinel(scheme string, p parts) (Client, error) {
 	options.Username = cmp.Or(options.Username, options.SentinelUsername)
 	options.Password = cmp.Or(options.Password, options.SentinelPassword)
 	options.SentinelUsername, options.SentinelPassword = user, password
-	options.MaxRetries = 1
+	options.MaxRetries = repeats
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)

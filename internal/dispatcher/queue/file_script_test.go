@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -249,4 +250,40 @@ func TestSettleScriptKeepsAttempts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// A bucket with many records, as of an event with many deliveries, is forgotten in bounded steps too.
+func TestFileScriptForgetsALargeBucketInSteps(t *testing.T) {
+	const all, batch, most, page = 3000, 250, 100, 64
+	r := newRig(t)
+	r.early = batch
+	r.configure(fmt.Sprintf("s1 1 1000000 %d %d 1 0", batch, batch))
+	for n := 0; n < all; n += batch {
+		var targets []string
+		var ends []end
+		for i := range batch {
+			id := fmt.Sprintf("00000000-3a00-7000-8000-%012d", n+i)
+			targets = append(targets, "s1/"+id)
+			ends = append(ends, end{delivery: id, token: n/batch + 1, result: Done})
+		}
+		r.publish(pub{id: fmt.Sprint("e", n), targets: strings.Join(targets, " ")})
+		r.settle(ends...)
+	}
+	bounds := filing{records: all, perSub: all, age: int(r.now), forget: most}
+	r.file(bounds)
+	bucket := r.keys.prefix + "past:00000000-3"
+	left := r.client.HLen(t.Context(), bucket).Val()
+	if left != all {
+		t.Fatalf("%d records are filed", left)
+	}
+	bounds.bytes = 1
+	for left > 0 {
+		r.file(bounds)
+		now := r.client.HLen(t.Context(), bucket).Val()
+		if left-now > most+page || now == left {
+			t.Fatalf("%d records were forgotten in a step", left-now)
+		}
+		left = now
+	}
+	r.audit()
 }

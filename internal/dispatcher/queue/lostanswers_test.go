@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
 	"nexus.io/webhooks/test/redistest"
 )
 
@@ -122,8 +125,22 @@ func throughProxy(t *testing.T) (place, *proxy) {
 	return place{client, newPrefix(), 1}, proxy
 }
 
-// The client repeats a request once; with two answers lost the queue itself repeats it.
+// A round trip is repeated once; with two answers lost another one repeats what was to be done.
 var losses = map[string]int{"one answer lost": 1, "the answer to the repetition lost too": 2}
+
+// executed lets the answers to the next calls of a script get lost, which Redis knows, so that it executes them.
+func (p *proxy) executed(t *testing.T, script *redis.Script, cuts int) {
+	t.Helper()
+	client, err := Connect("redis://" + p.server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if err := script.Load(t.Context(), client).Err(); err != nil {
+		t.Fatal(err)
+	}
+	p.lose(script.Hash(), cuts)
+}
 
 func TestLostAnswersToSettlementsCountOnce(t *testing.T) {
 	for name, cuts := range losses {
@@ -133,7 +150,7 @@ func TestLostAnswersToSettlementsCountOnce(t *testing.T) {
 			configure(t, q, "s1")
 			publish(t, q, publication("e1", "s1"))
 			eventually(t, "it is in flight", func() bool { return len(c.got()) == 1 })
-			proxy.lose(settleScript.Hash(), cuts)
+			proxy.executed(t, settleScript, cuts)
 			c.letGo(Done)
 			eventually(t, "the answers are lost", proxy.lost)
 			empty(t, q)
@@ -142,8 +159,11 @@ func TestLostAnswersToSettlementsCountOnce(t *testing.T) {
 			}
 			publish(t, q, publication("e2", "s1"))
 			empty(t, q)
-			if n := counted(t, q.metrics.stale); cuts == 2 && n != 0 {
+			if n := counted(t, q.metrics.stale); n != 0 {
 				t.Errorf("%v settlements are said to have come too late", n)
+			}
+			if n := len(c.got()); n != 2 {
+				t.Errorf("%d attempts at 2 deliveries: a settlement was not repeated", n)
 			}
 		})
 	}
@@ -155,9 +175,9 @@ func TestLostAnswersToPublishingQueueOnce(t *testing.T) {
 			p, proxy := throughProxy(t)
 			q, c := p.run(t, func(o *Options, _ *sink) { o.LeaseTime = time.Second }) // the lease's answer is lost too
 			configure(t, q, "s1")
-			publish(t, q, publication("e0", "s1")) // the scripts are known
+			publish(t, q, publication("e0", "s1"))
 			empty(t, q)
-			proxy.lose(publishScript.Hash(), cuts)
+			proxy.executed(t, publishScript, cuts)
 			e := publication("e1", "s1")
 			e.Fingerprint = "f"
 			receipts, err := q.Publish(t.Context(), []Publication{e})
@@ -186,7 +206,7 @@ func TestLostAnswersToLeasesComeBack(t *testing.T) {
 	configure(t, q, "s1")
 	publish(t, q, publication("e0", "s1"))
 	empty(t, q)
-	proxy.lose(publishScript.Hash(), 1) // the round trip that publishes leases too
+	proxy.executed(t, publishScript, 1) // the round trip that publishes leases too
 	e := publication("e1", "s1")
 	before := time.Now()
 	publish(t, q, e)
@@ -197,5 +217,63 @@ func TestLostAnswersToLeasesComeBack(t *testing.T) {
 	}
 	if got := c.got()[1:]; once(got, e) != "" || got[0].Attempt != 1 {
 		t.Errorf("taken %+v", got)
+	}
+}
+
+// Neither while its deliveries are listed nor at a step does an operation touch one twice, or leave one out.
+func TestLostAnswersToAnOperationRepeatNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		script *redis.Script
+		result Result
+		of     history.Status
+	}{
+		"while it is listed":           {enlistScript, Done, history.Success},
+		"at steps that repeat success": {retryNextScript, Done, history.Success},
+		"at steps that retry failures": {retryNextScript, Fail, history.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.ForTest(t)
+			direct := onServer(t, server)
+			const all = 5*operateStep - 1
+			q, taken := direct.run(t, func(o *Options, s *sink) {
+				o.MaxHistory = 4 * all
+				s.ends = func(l Lease) Settlement { return Settlement{Lease: l, Result: c.result} }
+			})
+			configure(t, q, "s1")
+			failedOnce(t, q, all, "s1")
+			lossy := startProxy(t, server)
+			client, err := Connect("redis://" + lossy.listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = client.Close() })
+			worker := place{client, direct.prefix, direct.shards}.queue(t, func(o *Options) { o.MaxHistory = 4 * all })
+			if c.script == enlistScript {
+				lossy.executed(t, c.script, 1)
+			} else {
+				lossy.executed(t, c.script, 3)
+			}
+			o := begin1(t, worker, RetryOperation, ofStatus(c.of))
+			for range all {
+				if !worker.operate(t.Context(), o.ID) && lossy.lost() {
+					break
+				}
+			}
+			if !lossy.lost() {
+				t.Fatal("too few answers got lost")
+			}
+			finishedAs(t, q, o.ID, all, 0)
+			empty(t, q)
+			events := map[string]int{}
+			for _, l := range taken.got() {
+				events[l.EventID]++
+			}
+			for id, n := range events {
+				if n != 2 {
+					t.Errorf("event %s was sent %d times, want 2", id, n)
+				}
+			}
+			audited(t, q)
+		})
 	}
 }

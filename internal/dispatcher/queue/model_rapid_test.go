@@ -35,6 +35,7 @@ func TestQueueIsAsItsModel(t *testing.T) {
 			"cancel":    m.cancel,
 			"file":      m.file,
 			"retry":     m.retry,
+			"Retry":     m.retryAgain,
 			"end":       m.end,
 			"time":      m.pass,
 		})
@@ -53,6 +54,8 @@ type machine struct {
 	queued int
 	rates  map[string]int // the greatest ever configured
 	sent   map[string][]int64
+
+	retries map[string][2]string // what was retried, and the answer, by the delivery that could have been
 }
 
 type modelClaim struct {
@@ -66,6 +69,7 @@ func newMachine(t *testing.T, rt *rapid.T, client *redis.Client) *machine {
 	m := &machine{
 		rig:   &rig{t: t, client: client, keys: newKeys("m", 0), now: begin, most: 14, bytes: 120},
 		began: map[string]bool{}, order: map[string]int{}, rates: map[string]int{}, sent: map[string][]int64{},
+		retries: map[string][2]string{},
 	}
 	m.model = newModel(m.most, m.bytes)
 	for _, id := range []string{"s1", "s2", "s3"} {
@@ -340,7 +344,7 @@ func (m *machine) actual() map[string]string {
 		delete(state, name)
 		kind, id, _ := strings.Cut(plain, ":")
 		switch kind {
-		case "rate", "sleepers", "call", "refs", "pasts": // the audit counts the references and the windows
+		case "rate", "sleepers", "call", "refs", "pasts", "retried": // the audit counts the references and the windows
 		case "past":
 			past = append(past, strings.Fields(content)...)
 		case "ended":

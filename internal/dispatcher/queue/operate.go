@@ -15,6 +15,8 @@ const (
 	operateEvery = 3 * time.Second
 	// operatorTime is how long one that has died keeps the others away from an operation.
 	operatorTime = 5 * time.Second
+	// nothingLeft is what a step answers where a shard has no delivery left.
+	nothingLeft = -1
 )
 
 // keepOperating does the operations that were begun, by whatever dispatcher, until ctx ends. It says nothing of an
@@ -92,7 +94,7 @@ func (q *Queue) operate(ctx context.Context, id string) bool {
 func (s *shard) operate(ctx context.Context, o *Operation) (more bool, err error) {
 	steps := make([]*step, operateStep)
 	for i := range steps {
-		if steps[i], err = s.operation(o); err != nil {
+		if steps[i], err = s.operation(o, o.over[s.index]+int64(i)); err != nil {
 			return false, err
 		}
 	}
@@ -102,7 +104,7 @@ func (s *shard) operate(ctx context.Context, o *Operation) (more bool, err error
 		if st.err != nil {
 			return false, st.err
 		}
-		more = more && number(st.reply[0]) >= 0
+		more = more && number(st.reply[0]) != nothingLeft
 	}
 	if o.Kind == RetryOperation {
 		s.wakeUp()
@@ -112,10 +114,10 @@ func (s *shard) operate(ctx context.Context, o *Operation) (more bool, err error
 	return more, nil
 }
 
-// operation is the call that changes the next delivery.
-func (s *shard) operation(o *Operation) (*step, error) {
+// operation is the call that changes the next delivery, before which so many of the shard are over.
+func (s *shard) operation(o *Operation, before int64) (*step, error) {
 	if o.Kind == CancelOperation {
-		return &step{script: cancelNextScript, args: []any{"", o.ID, string(o.States), int64(InFlight)}}, nil
+		return &step{script: cancelNextScript, args: []any{"", o.ID, string(o.States), int64(InFlight), before}}, nil
 	}
 	replay, err := uuid.NewV7()
 	if err != nil {
@@ -123,7 +125,7 @@ func (s *shard) operation(o *Operation) (*step, error) {
 	}
 	shards := int64(len(s.q.shards))
 	return &step{script: retryNextScript, args: []any{
-		"", o.ID, string(o.States), int64(Requeued), replay.String(),
-		int64(s.q.MaxDeliveries) / shards, s.q.MaxBytes / shards,
+		"", o.ID, string(o.States), int64(Requeued), before, replay.String(),
+		int64(s.q.MaxDeliveries) / shards, s.q.MaxBytes / shards, 0,
 	}}, nil
 }

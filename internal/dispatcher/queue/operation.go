@@ -74,6 +74,7 @@ type Operation struct {
 	Matched, Done, Skipped int64 // deliveries
 	StartedAt              time.Time
 	FinishedAt             time.Time // zero while it is under way
+	over                   []int64   // done or skipped in each shard
 }
 
 // ErrTooManyOperations says that MaxOperations are under way.
@@ -86,7 +87,12 @@ func (q *Queue) Begin(ctx context.Context, p Plan, chosen Chosen) (*Operation, e
 		return nil, fmt.Errorf("make an id for an operation: %w", err)
 	}
 	o := &Operation{Plan: p, ID: "op_" + strings.ReplaceAll(id.String(), "-", ""), Matched: int64(len(chosen))}
-	if err := q.list(ctx, o.ID, chosen); err != nil {
+	caller := ctx
+	ctx = context.WithoutCancel(ctx) // a call that is cut off may be executed all the same, and later than the next
+	if err = q.list(ctx, o.ID, chosen); err == nil {
+		err = caller.Err()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("begin an operation: %w", errors.Join(err, q.unlist(ctx, o.ID)))
 	}
 	what, err := json.Marshal(p)
@@ -121,15 +127,14 @@ func (q *Queue) list(ctx context.Context, id string, chosen Chosen) error {
 	}
 	for index, part := range ids {
 		k := q.shards[index].keys
+		listed := 0
 		for chunk := range slices.Chunk(part, listChunk) {
-			pipe := q.client.Pipeline()
-			pipe.RPush(ctx, k.operationLeft(id), chunk...)
-			pipe.PExpire(ctx, k.operationLeft(id), OperationLifetime)
-			pipe.HSet(ctx, k.operationCounts(id), "done", 0, "skipped", 0)
-			pipe.PExpire(ctx, k.operationCounts(id), OperationLifetime+OperationMemory)
-			if _, err := pipe.Exec(ctx); err != nil {
-				return unavailable(err)
+			args := append([]any{"", id, listed, milliseconds(OperationLifetime),
+				milliseconds(OperationLifetime + OperationMemory)}, chunk...)
+			if _, err := q.run(ctx, enlistScript, k, args); err != nil {
+				return err
 			}
+			listed += len(chunk)
 		}
 	}
 	return nil
@@ -175,8 +180,10 @@ func (q *Queue) Operation(ctx context.Context, id string) (*Operation, error) {
 		return nil, fmt.Errorf("read operation %s: %w", id, err)
 	}
 	for _, c := range counts {
-		o.Done += number(c.Val()[0])
-		o.Skipped += number(c.Val()[1])
+		done, skipped := number(c.Val()[0]), number(c.Val()[1])
+		o.Done += done
+		o.Skipped += skipped
+		o.over = append(o.over, done+skipped)
 	}
 	return o, nil
 }

@@ -16,14 +16,24 @@ func (r *rig) listed(ids ...any) {
 	}
 }
 
+// over is how many deliveries of an operation are done or skipped.
+func (r *rig) over(operation string) (n int64) {
+	r.t.Helper()
+	counts, err := r.client.HMGet(r.t.Context(), r.keys.operationCounts(operation), "done", "skipped").Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return number(counts[0]) + number(counts[1])
+}
+
 func (r *rig) retryNext(states States) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(retryNextScript, "o1", string(states), int64(Requeued), "n1", r.most, r.bytes))
+	return fmt.Sprint(r.run(retryNextScript, "o1", string(states), int64(Requeued), r.over("o1"), "n1", r.most, r.bytes, 0))
 }
 
 func (r *rig) cancelNext(states States) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(cancelNextScript, "o1", string(states), int64(InFlight)))
+	return fmt.Sprint(r.run(cancelNextScript, "o1", string(states), int64(InFlight), r.over("o1")))
 }
 
 func TestOperateScript(t *testing.T) {
@@ -49,7 +59,13 @@ func TestOperateScript(t *testing.T) {
 		}
 		return all
 	}
+	secondOf := func(r *rig) string {
+		return fmt.Sprint(r.run(retryNextScript, "o1", "f", int64(Requeued), int64(1), "n1", r.most, r.bytes, 0))
+	}
 	runScriptCases(t, map[string]scriptCase{
+		"a step whose turn it is not changes nothing": {
+			seed: listing(endedOnce(Fail), "d1", "d2"), call: secondOf, answer: "[-2]",
+		},
 		"the next one that failed is retried and counted": {
 			seed: listing(endedOnce(Fail), "d1", "d2"), call: next("f"), answer: "[1]", want: with(retried, "d2", "done=1 skipped=0"),
 		},
@@ -139,6 +155,22 @@ func TestBeginAndEndedScripts(t *testing.T) {
 				r.client.Del(r.t.Context(), r.keys.operation("o1"))
 			},
 			call: func(r *rig) string { return ended(r, "o1") }, answer: "[]", want: map[string]string{"ops": "o2@1000000"},
+		},
+	})
+}
+
+func TestEnlistScript(t *testing.T) {
+	enlist := func(r *rig, before int, ids ...any) string {
+		return fmt.Sprint(r.run(enlistScript, append([]any{"o1", before, 1000, 2000}, ids...)...))
+	}
+	runScriptCases(t, map[string]scriptCase{
+		"some, and more, each once": {
+			call: func(r *rig) string {
+				return enlist(r, 0, "d1", "d2") + enlist(r, 0, "d1", "d2") + enlist(r, 2, "d3") + enlist(r, 2, "d3")
+			},
+			answer: "[][][][]", want: map[string]string{
+				"op:o1:left (ttl)": "d1 d2 d3", "op:o1:counts (ttl)": "done=0 skipped=0",
+			},
 		},
 	})
 }

@@ -3,7 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
-
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -248,7 +248,7 @@ func TestAnOperationSurvivesWhoeverIsAtIt(t *testing.T) {
 		}, begun: true},
 		"amid a step": {until: func(t *testing.T, q *Queue, o *Operation) {
 			start1(t, q, o)
-			st, err := q.shards[0].operation(o)
+			st, err := q.shards[0].operation(o, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -257,8 +257,11 @@ func TestAnOperationSurvivesWhoeverIsAtIt(t *testing.T) {
 		"after the last step": {until: func(t *testing.T, q *Queue, o *Operation) {
 			start1(t, q, o)
 			for more := true; more; {
-				var err error
-				if more, err = q.shards[0].operate(t.Context(), o); err != nil {
+				at, err := q.Operation(t.Context(), o.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if more, err = q.shards[0].operate(t.Context(), at); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -306,37 +309,24 @@ func start1(t *testing.T, q *Queue, o *Operation) {
 	}
 }
 
-// Answers that got lost make a step repeat, but no delivery.
-func TestStepsWhoseAnswersGotLostRepeatNothing(t *testing.T) {
-	server := redistest.ForTest(t)
-	direct := onServer(t, server)
-	const all = 5*operateStep - 1
-	f := &failing{}
-	q, c := direct.run(t, func(o *Options, c *sink) { c.ends, o.MaxHistory = f.end, all })
-	configure(t, q, "s1")
-	failed := failedOnce(t, q, all, "s1")
-	f.heal()
-
-	lossy := startProxy(t, server)
-	client, err := Connect("redis://" + lossy.listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+// A caller who hangs up while the deliveries are listed leaves no list behind.
+func TestAnOperationWhoseCallerIsGoneLeavesNothing(t *testing.T) {
+	q := onServer(t, redistest.ForTest(t)).queue(t, nil)
+	chosen := make(Chosen, 20_000)
+	for i := range chosen {
+		chosen[i].ID = fmt.Sprintf("019ab9f2-0000-7000-8000-%012d", i)
 	}
-	t.Cleanup(func() { _ = client.Close() })
-	worker := place{client, direct.prefix, direct.shards}.queue(t, func(o *Options) { o.MaxHistory = all })
-	lossy.lose(retryNextScript.Hash(), 3)
-	o := begin1(t, worker, RetryOperation, ofStatus(history.Failed))
-	for range all {
-		if !worker.operate(t.Context(), o.ID) && lossy.lost() {
-			break
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+		_, err := q.Begin(ctx, Plan{Kind: RetryOperation, States: "f"}, chosen)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("begun with %v", err)
 		}
 	}
-	if !lossy.lost() {
-		t.Fatal("too few answers got lost")
+	if left := q.client.Keys(t.Context(), "*op:*").Val(); len(left) > 0 {
+		t.Errorf("%q are left", left)
 	}
-	finishedAs(t, q, o.ID, all, 0)
-	empty(t, q)
-	eachTried(t, attempts(c.got()), failed, 2)
 }
 
 // Two dispatchers, of which one stops midway, and 10,000 deliveries: each is retried once.

@@ -55,10 +55,10 @@ const (
 	maxSettlements = 512
 	maxTargets     = 500
 	maxEvents      = 512
-	maxBatchBytes  = 8 << 20
+	maxBatchBytes  = 2 << 20 // which take Redis some 8 ms
 	// maxSleep bounds how long an idle dispatcher sleeps: a wake-up that got lost costs at most this.
 	maxSleep = 5 * time.Second
-	// callMemory is how long the latest publish call can be repeated after its answer was lost.
+	// callMemory is how long a retry, or the latest publish call, can be repeated after its answer was lost.
 	callMemory = 2 * time.Minute
 )
 

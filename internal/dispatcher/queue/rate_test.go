@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Three dispatchers share a rate limit: in no 60 s are there more requests than it allows, and it is used to the last.
@@ -53,5 +54,58 @@ func TestRateIsExactOverDispatchersAndFullyUsed(t *testing.T) {
 	}
 	if len(sent) < rounds*rate {
 		t.Errorf("%d requests in %d windows, the rate is %d", len(sent), rounds, rate)
+	}
+}
+
+// tried publishes a delivery of s1, and tells whether it was leased, and hence sent, at once.
+func (r *rig) tried(delivery string) bool {
+	r.t.Helper()
+	r.publish(pub{id: "e" + delivery, targets: "s1/" + delivery})
+	reply := r.leaseRaw(claim{})
+	given := reply[4].([]any)
+	for i := 0; i < len(given); i += 2 {
+		r.settle(end{delivery: text(given[i]), token: int(number(reply[0])), result: Done})
+	}
+	return len(given) > 0
+}
+
+// The requests of several seconds count where Redis' clock goes back behind them all.
+func TestRateHoldsWhereTheClockGoesBack(t *testing.T) {
+	r := newRig(t)
+	r.configure("s1 1 2 9 9 1 0")
+	first := r.tried("d1")
+	r.now += 1000
+	if second := r.tried("d2"); !first || !second {
+		t.Fatal("the rate is not used")
+	}
+	r.now -= 30_000
+	if r.tried("d3") {
+		t.Error("a third request at a rate of 2")
+	}
+	r.now += 61_000
+	if !r.tried("d4") {
+		t.Error("the window never ends")
+	}
+	r.audit()
+}
+
+// 2038 is when seconds leave a signed number of four bytes.
+func TestRateHoldsBeyond2038(t *testing.T) {
+	r := newRig(t)
+	r.now = time.Date(2038, time.January, 19, 3, 15, 0, 0, time.UTC).UnixMilli()
+	r.configure("s1 1 1 9 9 1 0")
+	if !r.tried("d0") {
+		t.Fatal("the rate is not used")
+	}
+	for i := range 59 {
+		r.now += 1000
+		if r.tried(fmt.Sprint("d1", i)) {
+			t.Fatalf("another request after %d s at a rate of one a minute", i+1)
+		}
+		r.audit()
+	}
+	r.now += 3000
+	if !r.tried("d2") {
+		t.Error("the window never ends")
 	}
 }

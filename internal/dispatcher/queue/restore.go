@@ -32,7 +32,7 @@ func (q *Queue) Restore(ctx context.Context, r *history.Record, body []byte) (Ch
 	shards := int64(len(q.shards))
 	reply, err := q.run(ctx, restoreScript, s.keys, []any{
 		"", r.ID, replay.String(), int64(q.MaxDeliveries) / shards, q.MaxBytes / shards,
-		packRecord(r, len(payload), key), key, payload,
+		milliseconds(callMemory), packRecord(r, len(payload), key), key, payload,
 	})
 	if err != nil {
 		return Changed{}, fmt.Errorf("retry delivery %s: %w", r.ID, err)

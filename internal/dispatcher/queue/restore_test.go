@@ -114,7 +114,7 @@ func TestRestoringTwiceRetriesOnce(t *testing.T) {
 func restoreD2(r *rig) string {
 	value := strings.TrimPrefix(pastD2, "d2=")
 	value = strings.Replace(value, "|e1\n", "|e1#x\n", 1)
-	return fmt.Sprint(r.run(restoreScript, "d2", "d9", r.most, r.bytes, value, "e1#x", "t\ne1"))
+	return fmt.Sprint(r.run(restoreScript, "d2", "d9", r.most, r.bytes, retryMemory, value, "e1#x", "t\ne1"))
 }
 
 // What is restored is then as what was retried from the history: every key.
@@ -122,7 +122,7 @@ func TestRestoreScriptIsARetry(t *testing.T) {
 	kept, gone := newRig(t), newRig(t)
 	someEnded(kept)
 	kept.file(filing{perSub: 2})
-	want := fmt.Sprint(kept.run(retryScript, "d2", "d9", kept.most, kept.bytes))
+	want := fmt.Sprint(kept.run(retryScript, "d2", "d9", kept.most, kept.bytes, retryMemory))
 	someEnded(gone)
 	gone.file(filing{perSub: 1})
 	if got := restoreD2(gone); got != want || got != "[0 d2]" {

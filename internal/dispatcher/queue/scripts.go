@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -51,6 +53,9 @@ var endSource string
 //go:embed scripts/operate.lua
 var operateSource string
 
+//go:embed scripts/enlist.lua
+var enlistSource string
+
 //go:embed scripts/begin.lua
 var beginSource string
 
@@ -73,6 +78,7 @@ var (
 	copiedScript    = redis.NewScript(library + copiedSource)
 	retryScript     = redis.NewScript(library + retrySource)
 	endScript       = redis.NewScript(library + endSource)
+	enlistScript    = redis.NewScript(library + enlistSource)
 	beginScript     = redis.NewScript(library + beginSource)
 	endedScript     = redis.NewScript(library + endedSource)
 	auditScript     = redis.NewScript(library + auditSource)
@@ -88,11 +94,9 @@ func nextOf(change string) *redis.Script {
 
 // run calls one script on a shard.
 func (q *Queue) run(ctx context.Context, script *redis.Script, k keys, args []any) ([]any, error) {
-	reply, err := script.Run(ctx, q.client, []string{k.ready()}, args...).Slice()
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	return reply, nil
+	s := &step{script: script, args: args}
+	q.roundTrip(ctx, k, []*step{s})
+	return s.reply, s.err
 }
 
 // step is one script call of a round trip.
@@ -101,18 +105,22 @@ type step struct {
 	args   []any
 	reply  []any
 	err    error
+	again  bool // it was sent twice, since the connection broke: it may have been executed before
 }
 
 // roundTrip sends the steps in one pipeline. A step whose script the server has forgotten (SCRIPT FLUSH, a failover)
 // ran nothing, so it is sent again with its source; then it ran after the steps behind it, and another round trip must
 // follow at once (again).
+//
+// Where the connection breaks, all are sent once more: every script may be repeated.
 func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again bool) {
-	pipe := q.client.Pipeline()
-	commands := make([]*redis.Cmd, len(steps))
-	for i, s := range steps {
-		commands[i] = s.script.EvalSha(ctx, pipe, []string{k.ready()}, s.args...)
+	commands, err := q.send(ctx, k, steps)
+	if broken(err) && ctx.Err() == nil {
+		for _, s := range steps {
+			s.again = true
+		}
+		commands, _ = q.send(ctx, k, steps)
 	}
-	_, _ = pipe.Exec(ctx) // each command carries its own error
 	for i, s := range steps {
 		s.reply, s.err = commands[i].Slice()
 		if s.err != nil && redis.HasErrorPrefix(s.err, "NOSCRIPT") {
@@ -124,6 +132,25 @@ func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again boo
 		}
 	}
 	return again
+}
+
+// send sends the steps in one pipeline. Each command carries its own error; the one that it returns is the first.
+func (q *Queue) send(ctx context.Context, k keys, steps []*step) ([]*redis.Cmd, error) {
+	pipe := q.client.Pipeline()
+	commands := make([]*redis.Cmd, len(steps))
+	for i, s := range steps {
+		commands[i] = s.script.EvalSha(ctx, pipe, []string{k.ready()}, s.args...)
+	}
+	_, err := pipe.Exec(ctx)
+	return commands, err
+}
+
+// broken tells whether the connection ended under a call, rather than that Redis answered an error, is not there, or
+// does not answer.
+func broken(err error) bool {
+	var network *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.As(err, &network) && network.Op != "dial" && !network.Timeout()
 }
 
 // ErrUnavailable is wrapped by every error that comes from Redis: it is down, slow, full or refuses to write.

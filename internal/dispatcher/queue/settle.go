@@ -37,7 +37,7 @@ func (s *shard) settled(settlements []Settlement, st *step) {
 	for i := range settlements {
 		lease := &settlements[i].Lease
 		delete(s.held, member(lease.Token, lease.DeliveryID))
-		if number(st.reply[i]) == 0 && !settlements[i].repeated {
+		if number(st.reply[i]) == 0 && !settlements[i].repeated && !st.again {
 			s.q.metrics.stale.Inc()
 			s.log.Warn("Settled too late: the lease had run out", "delivery", lease.DeliveryID,
 				"subscription", lease.SubscriptionID, "event", lease.EventID)

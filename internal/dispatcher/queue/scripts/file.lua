@@ -136,10 +136,7 @@ while true do
   if not bucket or (room >= 0 and bucket >= bucket_of(oldest)) then break end
   more = forgotten >= most_forgotten
   if more then break end
-  local page = call('HSCAN', prefix .. 'past:' .. bucket, 0, 'COUNT', 64)
-  local ids = {}
-  for i = 1, #page[2], 2 do ids[#ids + 1] = page[2][i] end
-  if #ids == 0 then ids = call('HKEYS', prefix .. 'past:' .. bucket) end
+  local ids = call('HRANDFIELD', prefix .. 'past:' .. bucket, 64)
   local freed = forget(ids)
   kept, room, forgotten = kept - freed, room + freed, forgotten + math.max(#ids, 1)
 end

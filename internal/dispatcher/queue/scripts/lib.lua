@@ -49,7 +49,7 @@ local call = redis.call
 -- Numbers as doubles, which hold every whole number that Lua has, or as integers of 4 bytes or 1, texts with their
 -- lengths: some 60 % of the time that MessagePack takes. Servers that only speak Redis' protocol may lack this library.
 local struct = rawget(_G, 'struct')
-local layout = '<di4i4i4BBBBBi4i4i4i4i4i4i4i4i4d'
+local layout = '<di4i4i4BBBBBi4i4i4i4I4I4i4i4i4d'
 local stats_layout = '<dddddddi4I2c0I2c0I2c0'
 local pack_layout = layout .. 'c0'   -- with packed statistics behind it
 local stats_at = struct and struct.size(layout) + 1
@@ -344,7 +344,7 @@ local function mark(version)
   variadic('ZADD', prefix .. 'urgent', latest)
 end
 
--- Writes subscriptions back.
+-- Writes subscriptions back. One that is gone and has nothing left is forgotten after a while.
 local function store(list)
   local written = {}
   for i, s in ipairs(list) do
@@ -352,13 +352,16 @@ local function store(list)
     written[2 * i] = packed(s)
   end
   variadic('MSET', nil, written)
+  for _, s in ipairs(list) do
+    if s.gone == 1 and s.fr + s.du == 0 then call('PEXPIRE', prefix .. 'sub:' .. s.id, gone_memory) end
+  end
 end
 
 -- Writes totals, marks and every touched subscription, and puts it into `ready` or takes it out. Call it once, after all
 -- changes. A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that
 -- had its turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
 local function flush(now)
-  local ready_new, ready_ahead, ready_rem, left = {}, {}, {}, {}
+  local ready_new, ready_ahead, ready_rem = {}, {}, {}
   for _, s in ipairs(order) do
     if s.rtry ~= s.rtry_read then tally('retrying', s.rtry - s.rtry_read) end
   end
@@ -374,10 +377,8 @@ local function flush(now)
     elseif s.lined then
       ready_rem[#ready_rem + 1] = s.id
     end
-    if s.gone == 1 and s.fr + s.du == 0 then left[#left + 1] = s end
   end
   store(order)
-  for _, s in ipairs(left) do call('PEXPIRE', prefix .. 'sub:' .. s.id, gone_memory) end
   variadic('ZREM', KEYS[1], ready_rem)
   variadic('ZADD', KEYS[1], ready_new)
   variadic('ZADD', KEYS[1], ready_ahead, 'LT')

@@ -1,13 +1,24 @@
 -- retry: somebody wants a delivery to be tried again, at once and with a fresh retry budget.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] delivery  [3] delivery to be, where this one has succeeded  [4] most unfinished deliveries in the
---       shard  [5] most payload bytes in the shard
+--       shard  [5] most payload bytes in the shard  [6] ms for which this call is remembered by [3], 0 for not at all
 -- Returns {0, delivery} queued, {1} in flight just now, {2} there is none, {3} it cannot be queued: its subscription is
 --       gone or has no room, or the shard has none, or the payload is gone.
 -- One that waits keeps its place or comes at once; one that failed or was cancelled comes back under its id, with its
--- attempts; one that succeeded is repeated under the other id. The same call again changes nothing more.
+-- attempts; one that succeeded is repeated under the other id. The same call again, while it is remembered, changes
+-- nothing more, whatever became of the delivery meanwhile.
 local now, id = clock(), ARGV[2]
 local deliveries, payloads = prefix .. 'deliveries', prefix .. 'payloads'
+local memory = prefix .. 'retried:' .. ARGV[3]
+if ARGV[6] ~= '0' then
+  local before = call('GET', memory)
+  if before then return {0, before} end
+end
+
+local function queued(delivery)
+  if ARGV[6] ~= '0' then call('SET', memory, delivery, 'PX', ARGV[6]) end
+  return {0, delivery}
+end
 
 local function base_of(attempts, more)
   local _, rounds, replay = string.match(more, '^:(%d*):(%d*):([^:]*)')
@@ -24,9 +35,9 @@ if waits then
     call('ZADD', prefix .. 'due:' .. sub, now, id)
     call('HSET', deliveries, id, record(sub, attempts .. base_of(attempts, more), created, size, type, event))
     flush(now)
-    return {0, id}
+    return queued(id)
   end
-  if call('LPOS', prefix .. 'fresh:' .. sub, id) then return {0, id} end
+  if call('LPOS', prefix .. 'fresh:' .. sub, id) then return queued(id) end
   return {1}
 end
 
@@ -35,7 +46,6 @@ local value = call('HGET', key, id)
 if not value then return {2} end
 local outcome, attempts, more, size, sub, type, event, tries =
   string.match(value, '^%d+|(%a)|(%d*)([^|]*)|(%d+)|[^|]*|[^|]*|([^|]*)|([^|]*)|([^\n]*)\n(.*)$')
-if outcome == 's' and call('HEXISTS', deliveries, ARGV[3]) == 1 then return {0, ARGV[3]} end
 local s = subscription(sub)
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local refs = tonumber(call('HGET', prefix .. 'refs', event) or kept_one)
@@ -76,4 +86,4 @@ else
 end
 dirty[1] = s
 flush(now)
-return {0, id}
+return queued(id)
