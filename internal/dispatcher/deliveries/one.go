@@ -87,6 +87,9 @@ func (h *handler) cancel(w http.ResponseWriter, r *rest.Request) int {
 func (h *handler) change(
 	w http.ResponseWriter, r *rest.Request, do func(context.Context, *Delivery) (queue.Changed, error), status int,
 ) int {
+	if p := rest.NoBody(w, r.Request); p != nil {
+		return p.Write(w)
+	}
 	d, p := h.find(r, "create")
 	if p != nil {
 		return p.Write(w)

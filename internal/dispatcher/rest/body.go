@@ -61,6 +61,16 @@ func NoBody(w http.ResponseWriter, r *http.Request) *Problem {
 	return p
 }
 
+// WithoutBody is an endpoint behind NoBody.
+func WithoutBody(serve Endpoint) Endpoint {
+	return func(w http.ResponseWriter, r *Request) int {
+		if p := NoBody(w, r.Request); p != nil {
+			return p.Write(w)
+		}
+		return serve(w, r)
+	}
+}
+
 func noneTaken() *Problem {
 	return New(http.StatusUnprocessableEntity, "this call takes no body: send none")
 }

@@ -70,10 +70,10 @@ func (h *handler) routes() []rest.Route {
 		{Method: http.MethodGet, Path: path, Serve: h.list},
 		{Method: http.MethodGet, Path: path + "/{id}", Serve: h.get},
 		{Method: http.MethodPatch, Path: path + "/{id}", Serve: h.patch},
-		{Method: http.MethodDelete, Path: path + "/{id}", Serve: h.remove},
-		{Method: http.MethodPost, Path: path + "/{id}/pause", Serve: h.pause},
-		{Method: http.MethodPost, Path: path + "/{id}/resume", Serve: h.resume},
-		{Method: http.MethodPost, Path: path + "/{id}/toggle", Serve: h.toggle},
-		{Method: http.MethodPost, Path: path + "/{id}/rotate-secret", Serve: h.rotate},
+		{Method: http.MethodDelete, Path: path + "/{id}", Serve: rest.WithoutBody(h.remove)},
+		{Method: http.MethodPost, Path: path + "/{id}/pause", Serve: rest.WithoutBody(h.pause)},
+		{Method: http.MethodPost, Path: path + "/{id}/resume", Serve: rest.WithoutBody(h.resume)},
+		{Method: http.MethodPost, Path: path + "/{id}/toggle", Serve: rest.WithoutBody(h.toggle)},
+		{Method: http.MethodPost, Path: path + "/{id}/rotate-secret", Serve: rest.WithoutBody(h.rotate)},
 	}
 }

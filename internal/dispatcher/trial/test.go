@@ -162,9 +162,6 @@ func (h *handler) testSubscription(w http.ResponseWriter, r *rest.Request) int {
 	if p := rest.Refusal(r.Caller.May(r.Context(), may)); p != nil {
 		return p.Write(w)
 	}
-	if p := rest.NoBody(w, r.Request); p != nil {
-		return p.Write(w)
-	}
 	if route.Hold != "" || len(route.Keys) == 0 {
 		return rest.JSON(w, http.StatusOK, result{
 			Error: "nothing can be sent: " + route.HoldDetail, HeadersSent: map[string]string{},

@@ -58,7 +58,7 @@ func New(o Options) ([]rest.Route, error) {
 	h := &handler{o, make(chan struct{}, maxTests)}
 	return []rest.Route{
 		{Method: http.MethodPost, Path: "/api/v1/test", Serve: h.testURL},
-		{Method: http.MethodPost, Path: "/api/v1/subscriptions/{id}/test", Serve: h.testSubscription},
+		{Method: http.MethodPost, Path: "/api/v1/subscriptions/{id}/test", Serve: rest.WithoutBody(h.testSubscription)},
 		{Method: http.MethodPost, Path: "/api/v1/verify-signature", Serve: verify},
 	}, nil
 }

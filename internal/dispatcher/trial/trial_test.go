@@ -240,8 +240,11 @@ func (nobody) May(_ context.Context, do rest.Action) error {
 
 func TestTestsNeedTheRightToSubscribe(t *testing.T) {
 	r := newRig(t, nobody{})
-	for target, want := range map[string]string{"/api/v1/test": "no create in default", "/api/v1/subscriptions/sub_works/test": "no patch in a"} {
-		if w := r.post(target, "application/json", `{"url":"`+r.endpoint.URL+`"}`); w.Code != 403 || !strings.Contains(w.Body.String(), want) {
+	for target, c := range map[string]struct{ body, want string }{
+		"/api/v1/test":                         {`{"url":"` + r.endpoint.URL + `"}`, "no create in default"},
+		"/api/v1/subscriptions/sub_works/test": {"", "no patch in a"},
+	} {
+		if w := r.post(target, "application/json", c.body); w.Code != 403 || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
 		}
 	}
