@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"nexus.io/webhooks/internal/dispatcher/apidocs"
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
@@ -200,5 +201,42 @@ func TestBadSignedRequestsAreNamed(t *testing.T) {
 	r.refuses("a compressed form", w, 415, "")
 	if w := asForm("a=" + strings.Repeat("&", 10_000)); w.Code != 400 {
 		t.Errorf("10,001 parameters: %d %s", w.Code, w.Body)
+	}
+}
+
+// A client that is made of the document sends nothing that is refused for its length.
+func TestTheDocumentBoundsWhatIsVerified(t *testing.T) {
+	type schema struct {
+		MaxLength  int
+		Properties map[string]schema
+	}
+	var document struct {
+		Paths map[string]struct {
+			Post struct {
+				Parameters []struct {
+					Name   string
+					Schema schema
+				}
+			}
+		}
+		Components struct{ Schemas map[string]schema }
+	}
+	text, err := apidocs.Document("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"payload": 0, "timestamp": maxSecret, "signature": maxSecret, "secret": maxSecret}
+	inQuery, inBody := map[string]int{}, map[string]int{}
+	for _, p := range document.Paths["/api/v1/verify-signature"].Post.Parameters {
+		inQuery[p.Name] = p.Schema.MaxLength
+	}
+	for name, s := range document.Components.Schemas["Signed"].Properties {
+		inBody[name] = s.MaxLength
+	}
+	if !maps.Equal(want, inQuery) || !maps.Equal(want, inBody) {
+		t.Errorf("the query has %v, the body %v, want %v", inQuery, inBody, want)
 	}
 }
