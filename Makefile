@@ -19,7 +19,8 @@ KUBECTL ?= $(ASSETS)/kubectl
 RENDER = $(KUBECTL) kustomize config/default | sed 's|image: nexus-webhooks:.*|image: $(IMG)|'
 
 TEST ?= ./...
-TEST_FLAGS ?= -race -timeout=20m
+# -count=1: tests run binaries of bin/, Redis and PostgreSQL, which Go's cache of results does not see.
+TEST_FLAGS ?= -race -count=1 -timeout=20m
 
 ##@ General
 
