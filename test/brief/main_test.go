@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 // namespace is where the API creates subscriptions whose request names none, as those of the document do.
 const namespace = "default"
 
+// audience is what tokens of callers are made for.
+const audience = "nexus-webhooks"
+
 // patience bounds what a test waits for.
 const patience = 30 * time.Second
 
@@ -49,16 +52,25 @@ type world struct {
 	stack    *stack.Stack
 	contract *contract.Contract
 	dir      string
+	token    string            // of who makes the calls, "" where everybody may
+	operator string            // that of who looks after the service in all namespaces
+	postgres string            // URL of the history, "" without one
+	ended    map[string]string // deliveries that were seen to end, and how
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return startWorld(t)
+}
+
+func startWorld(t *testing.T, flags ...string) *world {
 	t.Helper()
 	c, err := contract.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{document: readDocument(t), contract: c, dir: t.TempDir()}
-	w.stack = stack.Start(t, stack.Options{Cluster: cluster, Dispatchers: 1})
+	w := &world{document: readDocument(t), contract: c, dir: t.TempDir(), ended: map[string]string{}}
+	w.stack = stack.Start(t, stack.Options{Cluster: cluster, Dispatchers: 1, Flags: flags})
 	return w
 }
 
@@ -71,12 +83,20 @@ type reply struct {
 // call sends a request, whose answer must be a documented one.
 func (w *world) call(t *testing.T, method, target, body string) reply {
 	t.Helper()
+	return w.callWith(t, w.token, method, target, body)
+}
+
+func (w *world) callWith(t *testing.T, token, method, target, body string) reply {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, w.stack.Dispatchers[0].URL+target, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -103,7 +123,8 @@ func (r reply) object(t *testing.T, status int) map[string]any {
 	return found
 }
 
-// shell runs a command as it is printed. curl finds the dispatcher where the document says that it is.
+// shell runs a command as it is printed. curl finds the dispatcher where the document says that it is, and shows it the
+// token.
 func (w *world) shell(t *testing.T, text string) (string, error) {
 	t.Helper()
 	at, err := url.Parse(w.stack.Dispatchers[0].URL)
@@ -111,6 +132,9 @@ func (w *world) shell(t *testing.T, text string) (string, error) {
 		t.Fatal(err)
 	}
 	settings := fmt.Sprintf("connect-to = \"webhooks:8087:%s\"\nnoproxy = \"*\"\nfail-with-body\nsilent\nshow-error\n", at.Host)
+	if w.token != "" {
+		settings += fmt.Sprintf("header = \"Authorization: Bearer %s\"\n", w.token)
+	}
 	if err := os.WriteFile(filepath.Join(w.dir, ".curlrc"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -135,12 +159,18 @@ func (w *world) subscribe(t *testing.T, to, events, more string) (id, secret str
 	return made["id"].(string), secret
 }
 
-// endsWithTest deletes a subscription after the test, so that no other test's events go there.
+// endsWithTest deletes a subscription after the test, so that no other test's events go there, and the Secret with its
+// key, which nothing here collects.
 func (w *world) endsWithTest(t *testing.T, made map[string]any) {
 	t.Cleanup(func() {
 		sub := &v1alpha1.WebhookSubscription{}
 		sub.Namespace, sub.Name = namespace, made["resource_name"].(string)
 		if err := w.stack.Client.Delete(context.Background(), sub); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+		secret := &corev1.Secret{}
+		secret.Namespace, secret.Name = namespace, v1alpha1.GeneratedSecretName(sub.Name)
+		if err := w.stack.Client.Delete(context.Background(), secret); client.IgnoreNotFound(err) != nil {
 			t.Error(err)
 		}
 	})
@@ -206,4 +236,5 @@ func (w *world) ends(t *testing.T, deliveryID, status string) {
 		}
 		return nil
 	})
+	w.ended[deliveryID] = status
 }
