@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"slices"
@@ -226,10 +227,12 @@ func (a *App) openHistory(registry prometheus.Registerer) (err error) {
 	return nil
 }
 
-// routes finds a subscription's route in the present table.
+// routes finds subscriptions' routes in the present table.
 type routes struct{ watcher *watch.Watcher }
 
 func (r routes) Route(id string) *routing.Route { return r.watcher.Table().Route(id) }
+
+func (r routes) All() iter.Seq[*routing.Route] { return r.watcher.Table().All() }
 
 // routes are those of all rooms that serve HTTP.
 func (a *App) routes(catalogue *event.Catalogue, registry prometheus.Registerer) ([]rest.Route, error) {

@@ -4,6 +4,7 @@
 package deliveries
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -215,6 +216,11 @@ func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (q
 	if p != nil {
 		return nil, p
 	}
+	if !b.anywhere(scope) {
+		return nil, cmp.Or(scope.Problem(), rest.New(http.StatusForbidden, "you may not create "+
+			"webhooksubscriptions/deliveries of the API group webhooks.nexus.io in any namespace that has a subscription: "+
+			"ask for a RoleBinding to a role that allows it"))
+	}
 	select {
 	case b.choosing <- struct{}{}:
 		defer func() { <-b.choosing }()
@@ -238,6 +244,20 @@ func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (q
 		return nil, b.failed(r.Context(), err)
 	}
 	return chosen, scope.Problem()
+}
+
+// anywhere tells whether the scope holds any namespace that has a subscription: others cannot be retried or cancelled.
+// Whoever may do nothing must not take a place from those who may.
+func (b *bulk) anywhere(scope *rest.Scope) bool {
+	if scope.Everywhere() {
+		return true
+	}
+	for route := range b.routes.All() {
+		if scope.Holds(route.Namespace) {
+			return true
+		}
+	}
+	return false
 }
 
 // namespacesOf are those of the deliveries; "" stands for all where they are too many.

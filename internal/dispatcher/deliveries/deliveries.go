@@ -12,6 +12,7 @@ package deliveries
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/http"
 	"time"
@@ -24,7 +25,7 @@ import (
 
 // Store holds the deliveries; *queue.Queue is one.
 type Store interface {
-	Unfinished(ctx context.Context, subscriptionID string) ([]queue.Unfinished, error)
+	Unfinished(ctx context.Context, s queue.Selection) ([]queue.Unfinished, error)
 	History(ctx context.Context, f history.Filter, visible func(namespace string) bool) (
 		[]queue.Ended, history.Cursor, error)
 	Find(ctx context.Context, id string) (*queue.Unfinished, *queue.Ended, error)
@@ -36,9 +37,10 @@ type Store interface {
 	Operator
 }
 
-// Routes finds the route of a subscription, nil if there is none.
+// Routes finds the route of a subscription, nil if there is none, and all.
 type Routes interface {
 	Route(subscriptionID string) *routing.Route
+	All() iter.Seq[*routing.Route]
 }
 
 type handler struct {
@@ -80,8 +82,8 @@ const retryAway = 5 * time.Second
 // failed turns an error of the store into the answer.
 func (h *handler) failed(ctx context.Context, err error) *rest.Problem {
 	if errors.Is(err, queue.ErrTooMany) {
-		return rest.New(http.StatusUnprocessableEntity, err.Error()+", too many to be listed at once: add subscription_id "+
-			"or a status that is final").Field("status", "must be success, failed or canceled while so many are unfinished")
+		return rest.New(http.StatusUnprocessableEntity, err.Error()+", too many to be put in order: add namespace or "+
+			"subscription_id, or take the list of all deliveries").Field("subscription_id", "must be there while so many wait")
 	}
 	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, queue.ErrBehind) {
 		h.log.DebugContext(ctx, "History cannot be read", "error", err) // the copier tells of an outage, now and then

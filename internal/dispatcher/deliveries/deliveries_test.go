@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -54,9 +56,12 @@ type table map[string]*routing.Route
 
 func (t table) Route(id string) *routing.Route { return t[id] }
 
+func (t table) All() iter.Seq[*routing.Route] { return maps.Values(t) }
+
 type rig struct {
 	t       *testing.T
 	q       *queue.Queue
+	client  queue.Client
 	routes  table
 	handler http.Handler
 	made    int
@@ -106,7 +111,7 @@ func newRig(t *testing.T, who caller, subs ...string) *rig {
 			t.Fatal(err)
 		}
 	}
-	return (&rig{t: t, q: q, routes: routes}).handlerFor(who)
+	return (&rig{t: t, q: q, client: client, routes: routes}).handlerFor(who)
 }
 
 // handlerFor is the same rig for another caller.
@@ -354,6 +359,19 @@ func TestAnEventIsShownWithItsDeliveries(t *testing.T) {
 		got.Deliveries[0].ID != ids[2] || got.Deliveries[1].ID != ids[0] {
 		t.Errorf("answered %d %+v", status, got)
 	}
+	var pages []string
+	for target := "/api/v1/events/evt_1?limit=1"; target != ""; {
+		var page eventAnswer
+		status, header := r.call("GET", target, &page)
+		if status != http.StatusOK || len(page.Deliveries) != 1 {
+			t.Fatalf("%s answered %d %+v", target, status, page)
+		}
+		pages = append(pages, page.Deliveries[0].ID)
+		target, _, _ = strings.Cut(strings.TrimPrefix(header.Get("Link"), "<"), ">")
+	}
+	if diff := cmp.Diff([]string{ids[2], ids[0]}, pages); diff != "" {
+		t.Errorf("pages (-want +got):\n%s", diff)
+	}
 	if status, _ := r.call("GET", "/api/v1/events/evt_9", nil); status != http.StatusNotFound {
 		t.Errorf("an unknown one answered %d", status)
 	}
@@ -366,16 +384,17 @@ func TestBadParametersAreNamed(t *testing.T) {
 	everywhere := []string{"", huge, notText, "a&%s=a"}
 	numbers := append([]string{"x", "0", "-1", "1001", "1.5", "99999999999999999999"}, everywhere...)
 	times := append([]string{"yesterday", "1", "2026-13-01T00:00:00Z", "99999-01-01T00:00:00Z"}, everywhere...)
+	cursors := append([]string{"x", rest.Cursor(place{"x"})}, everywhere...)
 	lists := map[string]map[string][]string{
 		path: {
-			"subscription_id": everywhere, "event_id": everywhere, "event_type": everywhere, "namespace": everywhere,
+			"subscription_id": everywhere, "event_id": everywhere, "namespace": everywhere,
 			"status": append([]string{"done", "SUCCESS"}, everywhere...), "limit": numbers, "since": times, "until": times,
-			"cursor": append([]string{"x", rest.Cursor(place{"x"})}, everywhere...),
+			"cursor": cursors, "event_type": append([]string{"nope", "build.*", "*"}, everywhere...),
 			"recent": append([]string{"maybe", "2"}, everywhere...), "stat": {"failed"},
 		},
 		path + "/pending":             {"subscription_id": everywhere, "namespace": everywhere, "limit": numbers, "status": {"failed"}},
 		path + "/" + uuid.NewString(): {"limit": {"1"}},
-		"/api/v1/events/" + "evt_1":   {"limit": {"1"}},
+		"/api/v1/events/" + "evt_1":   {"limit": numbers, "cursor": cursors, "status": {"failed"}},
 	}
 	for target, params := range lists {
 		for name, values := range params {
@@ -383,6 +402,15 @@ func TestBadParametersAreNamed(t *testing.T) {
 				r.refuses(target, name, strings.ReplaceAll(value, "%s", name))
 			}
 		}
+	}
+}
+
+func TestATimeThatEndsBeforeItBeginsIsNamed(t *testing.T) {
+	r := newRig(t, caller{"*"})
+	var p rest.Problem
+	status, _ := r.call("GET", path+"?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", &p)
+	if status != http.StatusBadRequest || len(p.Errors) != 1 || p.Errors[0].Field != "until" {
+		t.Errorf("answered %d %+v", status, p)
 	}
 }
 

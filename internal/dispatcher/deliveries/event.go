@@ -10,8 +10,8 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/rest"
 )
 
-// eventAnswer is what GET /api/v1/events/{id} answers: the deliveries that are kept and that the caller may see, the
-// newest MaxLimit of them.
+// eventAnswer is what GET /api/v1/events/{id} answers: a page of the deliveries that are kept and that the caller may
+// see, newest first.
 type eventAnswer struct {
 	EventID    string      `json:"event_id"`
 	EventType  string      `json:"event_type"`
@@ -20,17 +20,20 @@ type eventAnswer struct {
 
 // event serves GET /api/v1/events/{id}.
 func (h *handler) event(w http.ResponseWriter, r *rest.Request) int {
-	if p := rest.Query(r.Request).Problem(); p != nil {
+	params := rest.Query(r.Request)
+	limit := params.Int("limit", 1, history.MaxLimit, history.MaxLimit)
+	s := &selection{open: true, ended: true}
+	s.EventID, s.After = r.PathValue("id"), cursorOf(params)
+	if p := params.Problem(); p != nil {
 		return p.Write(w)
 	}
-	s := &selection{open: true, ended: true}
-	s.EventID, s.Limit = r.PathValue("id"), history.MaxLimit
 	scope, p := rest.NewScope(r.Context(), r.Caller, h.listing(s))
 	if p != nil {
 		return p.Write(w)
 	}
 	found := []*Delivery{}
-	for more := true; more && len(found) < history.MaxLimit; {
+	for more := true; more && len(found) < limit; {
+		s.Limit = limit - len(found)
 		page, next, err := h.page(r.Context(), s, scope)
 		if err != nil {
 			return h.failed(r.Context(), err).Write(w)
@@ -47,6 +50,9 @@ func (h *handler) event(w http.ResponseWriter, r *rest.Request) int {
 	if len(found) == 0 {
 		return rest.New(http.StatusNotFound, "there is no delivery of event "+quoted(s.EventID)+" that you may see, or none "+
 			"is kept any longer").Write(w)
+	}
+	if s.After != "" {
+		rest.NextPage(w, r.Request, place{string(s.After)})
 	}
 	return rest.JSON(w, http.StatusOK, eventAnswer{s.EventID, found[0].EventType, found})
 }

@@ -13,6 +13,7 @@ import (
 	"nexus.io/webhooks/internal/dispatcher/history"
 	"nexus.io/webhooks/internal/dispatcher/queue"
 	"nexus.io/webhooks/internal/dispatcher/rest"
+	"nexus.io/webhooks/internal/event"
 )
 
 // maxBodies bounds the bodies of one page, in bytes: it ends early.
@@ -78,13 +79,12 @@ func (h *handler) selection(r *http.Request) (*selection, *rest.Problem) {
 	s.Since, s.Until = params.Time("since"), params.Time("until")
 	s.Limit = params.Int("limit", 1, history.MaxLimit, history.DefaultLimit)
 	s.namespace, s.recent = params.String("namespace"), params.Bool("recent", false)
-	var after place
-	if params.Cursor("cursor", &after) {
-		cursor, err := history.ParseCursor(after.After)
-		if err != nil {
-			params.Wrong("cursor", "is none that this list gave out: take it from a Link header, or leave it out to start anew")
-		}
-		s.After = cursor
+	s.After = cursorOf(params)
+	if s.EventType != "" && !event.ValidType(s.EventType) {
+		params.Wrong("event_type", "must be one type of event, such as build.completed, and not a pattern")
+	}
+	if !s.Since.IsZero() && !s.Until.IsZero() && !s.Since.Before(s.Until) {
+		params.Wrong("until", "must be after since")
 	}
 	s.open = s.status == "" || s.status == pending || s.status == retrying
 	s.ended = !s.open || s.status == ""
@@ -94,19 +94,33 @@ func (h *handler) selection(r *http.Request) (*selection, *rest.Problem) {
 	return s, params.Problem()
 }
 
+// cursorOf is where a list goes on.
+func cursorOf(params *rest.Params) history.Cursor {
+	var after place
+	if !params.Cursor("cursor", &after) {
+		return ""
+	}
+	cursor, err := history.ParseCursor(after.After)
+	if err != nil {
+		params.Wrong("cursor", "is none that this list gave out: take it from a Link header, or leave it out to start anew")
+	}
+	return cursor
+}
+
 // page merges what is unfinished with what has ended. What ends meanwhile is in both, and shown as ended.
 func (h *handler) page(ctx context.Context, s *selection, scope *rest.Scope) ([]*Delivery, string, error) {
 	found := map[string]*Delivery{}
 	until := ""
 	if s.open {
-		open, err := h.store.Unfinished(ctx, s.onlySubscription())
+		open, err := h.store.Unfinished(ctx, queue.Selection{
+			SubscriptionID: s.onlySubscription(), Newest: s.PageSize() + 1,
+			Takes: func(u *queue.Unfinished) bool { return s.takes(u) && scope.Holds(h.namespaceOf(u.SubscriptionID)) },
+		})
 		if err != nil {
 			return nil, "", err
 		}
 		for i := range open {
-			if d := h.viewUnfinished(&open[i]); s.takes(&open[i]) && scope.Holds(d.namespace) {
-				found[d.ID] = d
-			}
+			found[open[i].ID] = h.viewUnfinished(&open[i])
 		}
 	}
 	if s.ended {
@@ -260,18 +274,19 @@ func (h *handler) pending(w http.ResponseWriter, r *rest.Request) int {
 	if p != nil {
 		return p.Write(w)
 	}
-	open, err := h.store.Unfinished(r.Context(), subscriptionID)
+	open, err := h.store.Unfinished(r.Context(), queue.Selection{
+		SubscriptionID: subscriptionID,
+		Takes:          func(u *queue.Unfinished) bool { return scope.Holds(h.namespaceOf(u.SubscriptionID)) },
+	})
 	if err != nil {
 		return h.failed(r.Context(), err).Write(w)
 	}
-	all := []Pending{}
-	for i := range open {
-		if scope.Holds(h.namespaceOf(open[i].SubscriptionID)) {
-			all = append(all, viewPending(&open[i]))
-		}
-	}
 	if p := scope.Problem(); p != nil {
 		return p.Write(w)
+	}
+	all := make([]Pending, len(open))
+	for i := range open {
+		all[i] = viewPending(&open[i])
 	}
 	slices.SortFunc(all, func(a, b Pending) int {
 		return cmp.Or(a.ScheduledAt.Compare(b.ScheduledAt), cmp.Compare(a.DeliveryID, b.DeliveryID))

@@ -70,6 +70,7 @@ type Queue struct {
 	shards   []*shard
 	metrics  *metrics
 
+	walks chan struct{} // holds one token for each that looks through the unfinished deliveries
 	begun chan struct{} // holds one token while an operation was begun here that nobody has looked at
 
 	configured sync.Map // subscription id -> Limits, to configure again what Redis has forgotten
@@ -99,7 +100,10 @@ func New(o Options) (*Queue, error) {
 	if o.Shards < 1 || o.Shards > maxShards {
 		return nil, fmt.Errorf("queue shards: %d is not in 1 to %d", o.Shards, maxShards)
 	}
-	q := &Queue{Options: o, client: o.Client, instance: uuid.NewString(), begun: make(chan struct{}, 1)}
+	q := &Queue{
+		Options: o, client: o.Client, instance: uuid.NewString(), walks: make(chan struct{}, maxWalks),
+		begun: make(chan struct{}, 1),
+	}
 	for i := range o.Shards {
 		q.shards = append(q.shards, newShard(q, i))
 	}

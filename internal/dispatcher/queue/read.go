@@ -16,9 +16,11 @@ import (
 
 // Bounds of a read.
 const (
-	// MaxListed is how many unfinished deliveries a shard lists at most.
+	// MaxListed is how many unfinished deliveries are listed at most, some 30 MB.
 	MaxListed = 100_000
-	scanStep  = 1000
+	// maxWalks is how many look through the unfinished deliveries at once: each keeps Redis half busy meanwhile.
+	maxWalks = 2
+	scanStep = 1000
 	// maxScanned is how many records one page looks at, so that a filter which hardly anything passes ends early.
 	maxScanned = 20_000
 	readStep   = 200
@@ -42,46 +44,67 @@ type Body struct {
 	key   string
 }
 
-// Unfinished lists the unfinished deliveries of one subscription, or of all for "", in no order. ErrTooMany says that a
-// shard has more than MaxListed.
-func (q *Queue) Unfinished(ctx context.Context, subscriptionID string) ([]Unfinished, error) {
-	var all []Unfinished
-	for _, s := range q.shards {
-		if subscriptionID != "" && s.index != shardOf(subscriptionID, len(q.shards)) {
-			continue
-		}
-		part, err := s.unfinished(ctx, subscriptionID)
-		if err != nil {
-			return nil, fmt.Errorf("list unfinished deliveries: %w", err)
-		}
-		all = append(all, part...)
-	}
-	return all, nil
+// Selection selects unfinished deliveries.
+type Selection struct {
+	SubscriptionID string // "": of all
+	// Takes tells whether one is wanted; it does not know yet when that is due. nil: every one.
+	Takes func(*Unfinished) bool
+	// Newest is how many of these are listed, by their ids. 0: all, of which there may be MaxListed.
+	Newest int
 }
 
 // ErrTooMany says that there is more than can be listed.
 var ErrTooMany = fmt.Errorf("more than %d deliveries are unfinished", MaxListed)
 
-func (s *shard) unfinished(ctx context.Context, subscriptionID string) ([]Unfinished, error) {
-	n, err := s.q.client.HLen(ctx, s.keys.deliveries()).Result()
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	if n > MaxListed && subscriptionID == "" {
-		return nil, ErrTooMany
+// Unfinished lists unfinished deliveries, in no order. It walks over all that there are, in steps, and waits where
+// others do so. Errors wrap ErrTooMany, ErrUnavailable or that of ctx.
+func (q *Queue) Unfinished(ctx context.Context, sel Selection) ([]Unfinished, error) {
+	select {
+	case q.walks <- struct{}{}:
+		defer func() { <-q.walks }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("list unfinished deliveries: %w", ctx.Err())
 	}
 	var all []Unfinished
-	seen := map[string]bool{}
-	err = s.eachUnfinished(ctx, func(d *Unfinished) {
-		if !seen[d.ID] && (subscriptionID == "" || subscriptionID == d.SubscriptionID) {
-			seen[d.ID] = true
-			all = append(all, *d)
+	for _, s := range q.shards {
+		if sel.SubscriptionID != "" && s.index != shardOf(sel.SubscriptionID, len(q.shards)) {
+			continue
+		}
+		part, err := s.unfinished(ctx, &sel)
+		if err != nil {
+			return nil, fmt.Errorf("list unfinished deliveries: %w", err)
+		}
+		all = append(all, part...)
+	}
+	if sel.Newest == 0 && len(all) > MaxListed {
+		return nil, fmt.Errorf("list unfinished deliveries: %w", ErrTooMany)
+	}
+	return newest(all, cmp.Or(sel.Newest, MaxListed)), nil
+}
+
+func (s *shard) unfinished(ctx context.Context, sel *Selection) ([]Unfinished, error) {
+	most := cmp.Or(sel.Newest, MaxListed+1)
+	var all []Unfinished
+	err := s.eachUnfinished(ctx, func(d *Unfinished) {
+		if sel.SubscriptionID != "" && sel.SubscriptionID != d.SubscriptionID || sel.Takes != nil && !sel.Takes(d) {
+			return
+		}
+		if all = append(all, *d); len(all) >= 2*most+scanStep {
+			all = newest(all, most)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
+	all = newest(all, most)
 	return all, s.addDueTimes(ctx, all)
+}
+
+// newest are the deliveries with the greatest ids, each once.
+func newest(all []Unfinished, most int) []Unfinished {
+	slices.SortFunc(all, func(a, b Unfinished) int { return cmp.Compare(b.ID, a.ID) })
+	all = slices.CompactFunc(all, func(a, b Unfinished) bool { return a.ID == b.ID })
+	return all[:min(len(all), most)]
 }
 
 // eachUnfinished calls do with each unfinished delivery, some perhaps twice, without the times at which they are due.
@@ -102,11 +125,11 @@ func (s *shard) eachUnfinished(ctx context.Context, do func(*Unfinished)) error 
 }
 
 func (s *shard) parseUnfinished(id, record string) Unfinished {
-	sub, attempts, size, created, eventType, key := splitRecord(record)
-	at, _ := strconv.ParseInt(created, 10, 64)
+	sub, attempts, size, _, eventType, key := splitRecord(record)
+	made := history.Record{ID: id} // what was retried has a later time in its record
 	d := Unfinished{
 		ID: id, SubscriptionID: sub, EventID: eventOf(key), EventType: eventType, Attempts: attempts,
-		CreatedAt: time.UnixMilli(at).UTC(), Body: Body{shard: s.index, key: key},
+		CreatedAt: made.CreatedAt(), Body: Body{shard: s.index, key: key},
 	}
 	d.Body.Size, _ = strconv.Atoi(size)
 	return d

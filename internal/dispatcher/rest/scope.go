@@ -52,5 +52,8 @@ func (s *Scope) Holds(namespace string) bool {
 	return may
 }
 
+// Everywhere tells whether the caller may do it wherever the action says, all namespaces included.
+func (s *Scope) Everywhere() bool { return s.everywhere }
+
 // Problem is that nobody could tell of a namespace, nil if all were answered. Ask for it after the last Holds.
 func (s *Scope) Problem() *Problem { return s.problem }
