@@ -4,14 +4,17 @@
 package intake
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"nexus.io/webhooks/internal/dispatcher/rest"
 	"nexus.io/webhooks/internal/routing"
@@ -125,6 +128,50 @@ func TestAnExplanationRefusesWhatPublishingDoes(t *testing.T) {
 	if w := f.post("/api/v1/events/explain", buildFailed); w.Code != 503 {
 		t.Errorf("%d", w.Code)
 	}
+}
+
+// lister may list subscriptions of namespace a and do nothing else.
+type lister struct{}
+
+func (l lister) Authenticate(*http.Request) (rest.Caller, *rest.Problem) { return l, nil }
+
+func (lister) May(_ context.Context, do rest.Action) error {
+	if do == (rest.Action{Verb: "list", Resource: "webhooksubscriptions", Namespace: "a"}) {
+		return nil
+	}
+	return &rest.Denied{Reason: "no"}
+}
+
+func TestAnExplanationShowsWhatItsCallerMayList(t *testing.T) {
+	table := routing.Empty().With([]*routing.Route{
+		{ID: "sub_a", Namespace: "a", Active: true, Events: []string{"*"}},
+		{ID: "sub_b", Namespace: "b", Active: true, Events: []string{"*"}},
+		{ID: "sub_c", Namespace: "b", Active: true, Events: []string{"release.*"}},
+	}, nil)
+	routes, err := New(Options{
+		Publisher: &memoryQueue{}, Table: func() *routing.Table { return table }, Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := rest.Handler(routes, rest.HandlerOptions{Authenticator: lister{}})
+	explain := func(query string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodPost, explainPath+query, strings.NewReader(plain))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, query := range []string{"", "?namespace=a", "?subscription_id=sub_a"} {
+		got := wantExplanation(t, explain(query))
+		if got.Matched != 1 || len(got.Subscriptions) != 1 || got.Subscriptions[0].SubscriptionID != "sub_a" {
+			t.Errorf("%s: %+v", query, got)
+		}
+	}
+	if got := wantExplanation(t, explain("?subscription_id=sub_b")); got.Matched != 0 || len(got.Subscriptions) != 0 {
+		t.Errorf("somebody else's: %+v", got)
+	}
+	wantProblem(t, explain("?namespace=b"), http.StatusForbidden)
 }
 
 const (
