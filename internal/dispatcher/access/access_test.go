@@ -79,6 +79,10 @@ func TestADenialSaysWhatIsMissing(t *testing.T) {
 					t.Errorf("%v, want %q in it", err, want)
 				}
 			}
+			p, namespace := rest.RefusalByID(err), c.do.Namespace
+			if namespace != "" && (strings.Contains(p.Detail, namespace) || !strings.Contains(p.Detail, " in the subscription's namespace: ")) {
+				t.Errorf("by ID: %s", p.Detail)
+			}
 		})
 	}
 }

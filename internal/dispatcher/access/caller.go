@@ -109,15 +109,21 @@ func (c *caller) denied(do rest.Action) *rest.Denied {
 	if do.Subresource != "" {
 		resource += "/" + do.Subresource
 	}
-	binding, where := "ClusterRoleBinding", ""
+	reason := func(where, binding string) string {
+		return fmt.Sprintf("%s may not %s %s of %s%s: that takes a %s to ClusterRole %s, or to another role with this "+
+			"permission", c.user.Username, do.Verb, resource, group, where, binding, roleFor(do))
+	}
 	switch {
 	case do.Namespace != "":
-		binding, where = "RoleBinding", fmt.Sprintf(" in namespace %q", do.Namespace)
+		return &rest.Denied{
+			Reason:  reason(fmt.Sprintf(" in namespace %q", do.Namespace), "RoleBinding"),
+			Unnamed: reason(" in the subscription's namespace", "RoleBinding"),
+		}
 	case do.Resource != resourceEvents:
-		where = " in all namespaces"
+		return &rest.Denied{Reason: reason(" in all namespaces", "ClusterRoleBinding")}
+	default:
+		return &rest.Denied{Reason: reason("", "ClusterRoleBinding")}
 	}
-	return &rest.Denied{Reason: fmt.Sprintf("%s may not %s %s of %s%s: that takes a %s to ClusterRole %s, or to another "+
-		"role with this permission", c.user.Username, do.Verb, resource, group, where, binding, roleFor(do))}
 }
 
 // roleFor is the least of the roles of config/rbac that allows an action.

@@ -54,7 +54,7 @@ func (h *handler) find(r *rest.Request, verb string) (*Delivery, *rest.Problem) 
 		ended = &queue.Ended{Record: *d.record}
 	}
 	d.withAttempts(&ended.Record)
-	return d, rest.Refusal(r.Caller.May(r.Context(), rest.Action{
+	return d, rest.RefusalByID(r.Caller.May(r.Context(), rest.Action{
 		Verb: verb, Resource: resource, Subresource: subresource, Namespace: d.namespace,
 	}))
 }

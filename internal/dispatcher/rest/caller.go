@@ -23,8 +23,13 @@ type Caller interface {
 	May(ctx context.Context, do Action) error
 }
 
-// Denied is an action that the caller may not do. Its Reason is shown: a sentence that says what is missing.
-type Denied struct{ Reason string } //nolint:errname // rest.Denied says it all
+// Denied is an action that the caller may not do.
+type Denied struct { //nolint:errname // rest.Denied says it all
+	// Reason is shown: a sentence that says what is missing.
+	Reason string
+	// Unnamed is the same without the namespace, "" where the Reason names none.
+	Unnamed string
+}
 
 func (d *Denied) Error() string { return d.Reason }
 
@@ -48,6 +53,15 @@ func Refusal(err error) *Problem {
 	}
 }
 
+// RefusalByID is Refusal to somebody who knows an ID and did not name the namespace that it leads to: nor is it told.
+func RefusalByID(err error) *Problem {
+	var denied *Denied
+	if errors.As(err, &denied) && denied.Unnamed != "" {
+		return New(http.StatusForbidden, denied.Unnamed)
+	}
+	return Refusal(err)
+}
+
 // Authenticator tells who sent a request.
 type Authenticator interface {
 	// Authenticate returns the caller, or the answer to one whom it does not know. It must not read the body.
@@ -67,5 +81,5 @@ func (Anybody) May(context.Context, Action) error { return nil }
 type nobody struct{}
 
 func (nobody) May(context.Context, Action) error {
-	return &Denied{"whoever shows no credentials may do nothing"}
+	return &Denied{Reason: "whoever shows no credentials may do nothing"}
 }

@@ -337,8 +337,18 @@ func TestRefusalsOfAccess(t *testing.T) {
 	if p := Refusal(Anybody{}.May(context.Background(), Action{})); p != nil {
 		t.Errorf("anybody: %+v", p)
 	}
-	if p := Refusal(fmt.Errorf("ask: %w", &Denied{"you lack it"})); p.Status != 403 || p.Detail != "you lack it" {
+	if p := Refusal(fmt.Errorf("ask: %w", &Denied{Reason: "you lack it"})); p.Status != 403 || p.Detail != "you lack it" {
 		t.Errorf("denied: %+v", p)
+	}
+	both := fmt.Errorf("ask: %w", &Denied{Reason: "not in a", Unnamed: "not there"})
+	if p, q := Refusal(both), RefusalByID(both); p.Detail != "not in a" || q.Status != 403 || q.Detail != "not there" {
+		t.Errorf("denied: %+v, by ID: %+v", p, q)
+	}
+	if p := RefusalByID(&Denied{Reason: "you lack it"}); p.Status != 403 || p.Detail != "you lack it" {
+		t.Errorf("denied by ID: %+v", p)
+	}
+	if p := RefusalByID(ErrUnknown); p.Status != 503 || RefusalByID(nil) != nil {
+		t.Errorf("unknown by ID: %+v", p)
 	}
 	w := httptest.NewRecorder()
 	if Refusal(fmt.Errorf("ask 10.0.0.1: %w", ErrUnknown)).Write(w) != 503 || w.Header().Get("Retry-After") != "5" ||
@@ -386,7 +396,7 @@ func (a allowed) May(_ context.Context, do Action) error {
 	case do.Verb == "list" && a[do.Namespace]:
 		return nil
 	default:
-		return &Denied{"no"}
+		return &Denied{Reason: "no"}
 	}
 }
 

@@ -38,7 +38,7 @@ func (h *handler) find(r *rest.Request, verb string) (*v1alpha1.WebhookSubscript
 		return nil, notFound(id)
 	}
 	may := rest.Action{Verb: verb, Resource: resource, Namespace: sub.Namespace, Name: sub.Name}
-	return sub, rest.Refusal(r.Caller.May(r.Context(), may))
+	return sub, rest.RefusalByID(r.Caller.May(r.Context(), may))
 }
 
 const (

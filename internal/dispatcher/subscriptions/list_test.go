@@ -77,9 +77,19 @@ func (g grants) May(_ context.Context, do rest.Action) error {
 	if known, asked := g[do.Verb+" "+do.Namespace]; asked && !known {
 		return rest.ErrUnknown
 	} else if !known {
-		return &rest.Denied{Reason: "no " + do.Verb}
+		return &rest.Denied{Reason: "no " + do.Verb + " in namespace " + do.Namespace, Unnamed: "no " + do.Verb}
 	}
 	return nil
+}
+
+// asks refuses everything and keeps what it was.
+type asks struct{ actions []rest.Action }
+
+func (a *asks) Authenticate(*http.Request) (rest.Caller, *rest.Problem) { return a, nil }
+
+func (a *asks) May(_ context.Context, do rest.Action) error {
+	a.actions = append(a.actions, do)
+	return &rest.Denied{Reason: "no"}
 }
 
 // ask sends a request to a handler without a cluster.
@@ -223,8 +233,21 @@ func TestACallerSeesOnlyWhatItMay(t *testing.T) {
 				others[verb+" a"] = true
 			}
 		}
-		if w := ask(cache, others, c.method, c.target, c.body); w.Code != 403 || !strings.Contains(w.Body.String(), "no "+c.verb) {
+		w := ask(cache, others, c.method, c.target, c.body)
+		if w.Code != 403 || !strings.Contains(w.Body.String(), "no "+c.verb) {
 			t.Errorf("%s %s without %s: %d %s", c.method, c.target, c.verb, w.Code, w.Body)
+		}
+		if named := strings.Contains(c.target, "namespace="); strings.Contains(w.Body.String(), "in namespace a") != named {
+			t.Errorf("%s %s: whoever did not name the namespace is told of it, or the other way round: %s", c.method, c.target, w.Body)
+		}
+		asked := &asks{}
+		want := rest.Action{Verb: c.verb, Resource: "webhooksubscriptions", Namespace: "a"}
+		if c.verb != "create" {
+			want.Name = "one" // so that roles with resourceNames count
+		}
+		ask(cache, asked, c.method, c.target, c.body)
+		if diff := cmp.Diff([]rest.Action{want}, asked.actions); diff != "" {
+			t.Errorf("%s %s asks (-want +got):\n%s", c.method, c.target, diff)
 		}
 	}
 }

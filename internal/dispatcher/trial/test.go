@@ -159,10 +159,11 @@ func (h *handler) testSubscription(w http.ResponseWriter, r *rest.Request) int {
 	may := rest.Action{
 		Verb: "patch", Resource: "webhooksubscriptions", Namespace: route.Namespace, Name: route.Name,
 	}
-	if p := rest.Refusal(r.Caller.May(r.Context(), may)); p != nil {
+	if p := rest.RefusalByID(r.Caller.May(r.Context(), may)); p != nil {
 		return p.Write(w)
 	}
 	if route.Hold != "" || len(route.Keys) == 0 {
+		w.Header().Set("Cache-Control", "no-store")
 		return rest.JSON(w, http.StatusOK, result{
 			Error: "nothing can be sent: " + route.HoldDetail, HeadersSent: map[string]string{},
 		})

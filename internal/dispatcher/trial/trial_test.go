@@ -105,6 +105,9 @@ func (r *rig) result(target, body string) (found result) {
 	if err := json.Unmarshal(w.Body.Bytes(), &found); err != nil || w.Code != 200 {
 		r.Fatalf("%s: %d %s", target, w.Code, w.Body)
 	}
+	if got := w.Header().Get("Cache-Control"); got != "no-store" {
+		r.Errorf("%s: Cache-Control %q", target, got)
+	}
 	if strings.Contains(w.Body.String(), "nobody-may-see") {
 		r.Errorf("a secret shows: %s", w.Body)
 	}
@@ -235,14 +238,14 @@ type nobody struct{}
 
 func (n nobody) Authenticate(*http.Request) (rest.Caller, *rest.Problem) { return n, nil }
 func (nobody) May(_ context.Context, do rest.Action) error {
-	return &rest.Denied{Reason: "no " + do.Verb + " in " + do.Namespace}
+	return &rest.Denied{Reason: "no " + do.Verb + " in " + do.Namespace, Unnamed: "no " + do.Verb + " of " + do.Name}
 }
 
 func TestTestsNeedTheRightToSubscribe(t *testing.T) {
 	r := newRig(t, nobody{})
 	for target, c := range map[string]struct{ body, want string }{
 		"/api/v1/test":                         {`{"url":"` + r.endpoint.URL + `"}`, "no create in default"},
-		"/api/v1/subscriptions/sub_works/test": {"", "no patch in a"},
+		"/api/v1/subscriptions/sub_works/test": {"", "no patch of works"},
 	} {
 		if w := r.post(target, "application/json", c.body); w.Code != 403 || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
