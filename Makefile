@@ -77,6 +77,12 @@ test: build ## Run all tests, with the race detector, against a real API server,
 	@echo "test: go test $(TEST_FLAGS) $(TEST) (API server and etcd of $(ASSETS), $$(redis-server --version | cut -d ' ' -f 1-3))"
 	@KUBEBUILDER_ASSETS=$(ASSETS) go test $(TEST_FLAGS) $(TEST)
 
+.PHONY: test-faults
+test-faults: build ## Break one part after another under load, a minute each, and show that nothing is lost.
+	@hack/ensure-packages redis-server
+	@hack/ensure-tools kubernetes etcd
+	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=40m -v ./test/faults -args -fault-time=1m
+
 .PHONY: bench
 bench: ## Measure deliveries a second, latency and what they cost, beside the bare HTTP client.
 	@hack/ensure-packages redis-server

@@ -63,7 +63,7 @@ func mistakes() []mistake {
 		return "[" + strings.Join(items, ",") + "]"
 	}
 	return []mistake{
-		{`"name":7`, "name"}, {`"name":""`, "name"}, {`"name":"` + long(101) + `"`, "name"}, {`"name":{}`, "name"},
+		{`"name":7`, "name"}, {`"name":""`, "name"}, {`"name":" \t"`, "name"}, {`"name":"a\u0000b"`, "name"}, {`"name":"` + long(101) + `"`, "name"}, {`"name":{}`, "name"},
 		{`"url":7`, "url"}, {`"url":""`, "url"}, {`"url":null`, "url"}, {`"url":"/relative"`, "url"}, {`"url":"ftp://a.example"`, "url"},
 		{`"url":"https://"`, "url"}, {`"url":"https://u:p@a.example"`, "url"}, {`"url":"https://a.example:99999"`, "url"},
 		{`"url":"https://a.example/ b"`, "url"}, {`"url":"https://a.example/` + long(2048) + `"`, "url"},

@@ -117,7 +117,7 @@ func (b *bulk) change(
 	w http.ResponseWriter, r *rest.Request, kind queue.OperationKind, allowed, unsaid []string,
 ) int {
 	params := rest.Query(r.Request)
-	namespace := params.String("namespace")
+	namespace := params.Namespace("")
 	if p := params.Problem(); p != nil {
 		return p.Write(w)
 	}
@@ -285,7 +285,7 @@ func (b *bulk) get(w http.ResponseWriter, r *rest.Request) int {
 		return rest.New(http.StatusNotFound, "there is no operation "+quoted(id)+", or it is no longer remembered").Write(w)
 	}
 	for _, namespace := range o.Namespaces {
-		if p := rest.Refusal(r.Caller.May(r.Context(), rest.Action{
+		if p := rest.RefusalByID(r.Caller.May(r.Context(), rest.Action{
 			Verb: "get", Resource: resource, Subresource: subresource, Namespace: namespace,
 		})); p != nil {
 			return p.Write(w)

@@ -384,15 +384,16 @@ func TestBadParametersAreNamed(t *testing.T) {
 	everywhere := []string{"", huge, notText, "a&%s=a"}
 	numbers := append([]string{"x", "0", "-1", "1001", "1.5", "99999999999999999999"}, everywhere...)
 	times := append([]string{"yesterday", "1", "2026-13-01T00:00:00Z", "99999-01-01T00:00:00Z"}, everywhere...)
+	namespaces := append([]string{"NOPE", "a_b", "-a", strings.Repeat("a", 64)}, everywhere...)
 	cursors := append([]string{"x", rest.Cursor(place{"x"})}, everywhere...)
 	lists := map[string]map[string][]string{
 		path: {
-			"subscription_id": everywhere, "event_id": everywhere, "namespace": everywhere,
+			"subscription_id": everywhere, "event_id": everywhere, "namespace": namespaces,
 			"status": append([]string{"done", "SUCCESS"}, everywhere...), "limit": numbers, "since": times, "until": times,
 			"cursor": cursors, "event_type": append([]string{"nope", "build.*", "*"}, everywhere...),
 			"recent": append([]string{"maybe", "2"}, everywhere...), "stat": {"failed"},
 		},
-		path + "/pending":             {"subscription_id": everywhere, "namespace": everywhere, "limit": numbers, "status": {"failed"}},
+		path + "/pending":             {"subscription_id": everywhere, "namespace": namespaces, "limit": numbers, "status": {"failed"}},
 		path + "/" + uuid.NewString(): {"limit": {"1"}},
 		"/api/v1/events/" + "evt_1":   {"limit": numbers, "cursor": cursors, "status": {"failed"}},
 	}

@@ -78,7 +78,7 @@ func (h *handler) selection(r *http.Request) (*selection, *rest.Problem) {
 		string(history.Canceled))
 	s.Since, s.Until = params.Time("since"), params.Time("until")
 	s.Limit = params.Int("limit", 1, history.MaxLimit, history.DefaultLimit)
-	s.namespace, s.recent = params.String("namespace"), params.Bool("recent", false)
+	s.namespace, s.recent = params.Namespace(""), params.Bool("recent", false)
 	s.After = cursorOf(params)
 	if s.EventType != "" && !event.ValidType(s.EventType) {
 		params.Wrong("event_type", "must be one type of event, such as build.completed, and not a pattern")
@@ -265,7 +265,7 @@ type pendingAnswer struct {
 func (h *handler) pending(w http.ResponseWriter, r *rest.Request) int {
 	params := rest.Query(r.Request)
 	limit := params.Int("limit", 1, history.MaxLimit, history.DefaultLimit)
-	s := &selection{namespace: params.String("namespace")}
+	s := &selection{namespace: params.Namespace("")}
 	subscriptionID := params.String("subscription_id")
 	if p := params.Problem(); p != nil {
 		return p.Write(w)

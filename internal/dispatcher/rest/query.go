@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +88,21 @@ func (p *Params) Wrong(name, message string) { p.malformed(name, message) }
 
 // String returns a parameter, "" without one.
 func (p *Params) String(name string) string { return p.value(name) }
+
+// namespaceName is what Kubernetes takes for the name of a namespace: a DNS label of RFC 1123.
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Namespace returns the parameter namespace.
+func (p *Params) Namespace(otherwise string) string {
+	namespace := p.value("namespace")
+	if namespace == "" {
+		return otherwise
+	}
+	if !namespaceName.MatchString(namespace) {
+		p.malformed("namespace", "must be the name of a namespace: lower-case letters, digits and hyphens, at most 63")
+	}
+	return namespace
+}
 
 // Int returns a whole number within bounds.
 func (p *Params) Int(name string, lowest, highest, otherwise int) int {

@@ -11,7 +11,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"nexus.io/webhooks/api/v1alpha1"
 	"nexus.io/webhooks/internal/dispatcher/rest"
@@ -28,7 +27,7 @@ const (
 // create serves POST /api/v1/subscriptions.
 func (h *handler) create(w http.ResponseWriter, r *rest.Request) int {
 	params := rest.Query(r.Request)
-	namespace := namespaceOf(params, h.Namespace)
+	namespace := params.Namespace(h.Namespace)
 	if p := params.Problem(); p != nil {
 		return p.Write(w)
 	}
@@ -68,18 +67,6 @@ func (h *handler) checkNew(fields *Fields) *rest.Problem {
 		p = rest.New(http.StatusUnprocessableEntity, "")
 	}
 	return p.Field("name", "must be there, with 1 to 100 characters")
-}
-
-// namespaceOf reads the parameter namespace.
-func namespaceOf(params *rest.Params, otherwise string) string {
-	namespace := params.String("namespace")
-	if namespace == "" {
-		return otherwise
-	}
-	if len(validation.IsDNS1123Label(namespace)) > 0 {
-		params.Wrong("namespace", "must be the name of a namespace: lower-case letters, digits and hyphens, at most 63")
-	}
-	return namespace
 }
 
 // write creates a subscription, under another name where that one is taken.

@@ -231,12 +231,21 @@ const (
 	emptyFilter = "must not be empty: leave it out to let everything pass"
 )
 
+func checkName(p *rest.Problem, name string) {
+	switch {
+	case name == "" || utf8.RuneCountInString(name) > maxName:
+		p.Field("name", "must have 1 to 100 characters")
+	case strings.TrimSpace(name) == "" || strings.ContainsFunc(name, unicode.IsControl):
+		p.Field("name", "must have a character that shows, and no control character such as a line break")
+	}
+}
+
 // check finds what the Kubernetes API would not: what may not be left out or empty here, and event types that this
 // cluster does not know.
 func (h *handler) check(f *Fields) *rest.Problem {
 	p := rest.New(http.StatusUnprocessableEntity, "")
-	if f.Name != nil && (*f.Name == "" || utf8.RuneCountInString(*f.Name) > maxName) {
-		p.Field("name", "must have 1 to 100 characters")
+	if f.Name != nil {
+		checkName(p, *f.Name)
 	}
 	if f.URL == nil || *f.URL == "" {
 		p.Field("url", "must be there: the https URL to send events to")

@@ -99,7 +99,7 @@ func (h *handler) selection(r *http.Request) (selection, *rest.Problem) {
 	s := selection{
 		active:    params.Bool("active_only", false),
 		eventType: params.String("event_type"),
-		namespace: namespaceOf(params, ""),
+		namespace: params.Namespace(""),
 		limit:     params.Int("limit", 1, maxLimit, defaultLimit),
 	}
 	params.Cursor("cursor", &s.after)

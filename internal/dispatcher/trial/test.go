@@ -51,11 +51,13 @@ type result struct {
 
 // testURL serves POST /api/v1/test.
 func (h *handler) testURL(w http.ResponseWriter, r *rest.Request) int {
-	if p := rest.Query(r.Request).Problem(); p != nil {
+	params := rest.Query(r.Request)
+	namespace := params.Namespace(h.Namespace)
+	if p := params.Problem(); p != nil {
 		return p.Write(w)
 	}
 	// Whoever may create a subscription could have the same sent; nobody else needs to.
-	may := rest.Action{Verb: "create", Resource: "webhooksubscriptions", Namespace: h.Namespace}
+	may := rest.Action{Verb: "create", Resource: "webhooksubscriptions", Namespace: namespace}
 	if p := rest.Refusal(r.Caller.May(r.Context(), may)); p != nil {
 		return p.Write(w)
 	}

@@ -245,6 +245,7 @@ func TestTestsNeedTheRightToSubscribe(t *testing.T) {
 	r := newRig(t, nobody{})
 	for target, c := range map[string]struct{ body, want string }{
 		"/api/v1/test":                         {`{"url":"` + r.endpoint.URL + `"}`, "no create in default"},
+		"/api/v1/test?namespace=team-a":        {`{"url":"` + r.endpoint.URL + `"}`, "no create in team-a"},
 		"/api/v1/subscriptions/sub_works/test": {"", "no patch of works"},
 	} {
 		if w := r.post(target, "application/json", c.body); w.Code != 403 || !strings.Contains(w.Body.String(), c.want) {

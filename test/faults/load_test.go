@@ -1,0 +1,108 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"nexus.io/webhooks/test/stack"
+)
+
+const (
+	// pace of the events: 500 a second.
+	pace = 2 * time.Millisecond
+	// patience of a publisher, which then does not know what became of its event.
+	patience = 10 * time.Second
+	// atOnce bounds the requests that are under way to one dispatcher: one that hangs must not hold up the others' load.
+	atOnce = 100
+	// Of all events, those of such subscriptions.
+	hangEvery, slowEvery, flakyEvery = 250, 10, 11
+)
+
+// kinds of subscriptions, by the project of their events, with the path of their endpoint.
+var kinds = map[string]string{"healthy": "/ok/h", "slow": "/slow/100/s", "flaky": "/flaky/2/f", "hanging": "/hang/x"}
+
+func kindOf(n int) string {
+	switch {
+	case n%hangEvery == 0:
+		return "hanging"
+	case n%slowEvery == 0:
+		return "slow"
+	case n%flakyEvery == 0:
+		return "flaky"
+	default:
+		return "healthy"
+	}
+}
+
+// load is what publishers do and know.
+type load struct {
+	client *http.Client
+
+	mu       sync.Mutex
+	accepted map[string][]string // ids by kind
+	refused  map[int]int         // by status; 0: no answer
+	unsent   int                 // since too many were under way
+}
+
+// publish posts events until ctx ends, and waits for the answers.
+func (l *load) publish(ctx context.Context, dispatchers []*stack.Process) {
+	places := make([]chan struct{}, len(dispatchers))
+	for i := range places {
+		places[i] = make(chan struct{}, atOnce)
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		at := n % len(dispatchers)
+		select {
+		case places[at] <- struct{}{}:
+		default:
+			l.note(0, "", "")
+			continue
+		}
+		group.Go(func() {
+			defer func() { <-places[at] }()
+			kind, id := kindOf(n), fmt.Sprint("event-", n)
+			body := fmt.Sprintf(`{"id":%q,"type":"build.completed","source":"faults","data":{"project":%q,"n":%d}}`, id, kind, n)
+			status, _, err := stack.Post(context.WithoutCancel(ctx), l.client, dispatchers[at].URL+"/api/v1/events", body)
+			if err != nil {
+				status = 0
+			}
+			l.note(status, kind, id)
+		})
+	}
+}
+
+func (l *load) note(status int, kind, id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case id == "":
+		l.unsent++
+	case status == http.StatusAccepted:
+		l.accepted[kind] = append(l.accepted[kind], id)
+	default:
+		l.refused[status]++
+	}
+}
+
+func newLoad() *load {
+	transport := &http.Transport{MaxIdleConnsPerHost: atOnce}
+	return &load{
+		client:   &http.Client{Transport: transport, Timeout: patience},
+		accepted: map[string][]string{}, refused: map[int]int{},
+	}
+}
