@@ -179,11 +179,17 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	}
 	qo := a.o.queueOptions()
 	qo.Client, qo.Dispatcher, qo.Logger, qo.Registerer = a.redis, a.o.Name, a.log, registry
+	if err := a.openHistory(); err != nil {
+		return err
+	}
+	if a.history != nil {
+		qo.Archive = a.history
+	}
 	if a.queue, err = queue.New(qo); err != nil {
 		return err
 	}
-	if err := a.openHistory(registry); err != nil {
-		return err
+	if a.history != nil {
+		a.copier = copier.New(copier.Options{Queue: a.queue, Store: a.history, Registerer: registry, Logger: a.log})
 	}
 	namespaces, err := program.Namespaces(a.o.WatchNamespaces)
 	if err != nil {
@@ -213,7 +219,7 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	return err
 }
 
-func (a *App) openHistory(registry prometheus.Registerer) (err error) {
+func (a *App) openHistory() (err error) {
 	if a.o.PostgresURL == "" {
 		return nil
 	}
@@ -223,7 +229,6 @@ func (a *App) openHistory(registry prometheus.Registerer) (err error) {
 	if err != nil {
 		return fmt.Errorf("POSTGRES_URL: %w", err)
 	}
-	a.copier = copier.New(copier.Options{Queue: a.queue, Store: a.history, Registerer: registry, Logger: a.log})
 	return nil
 }
 

@@ -54,6 +54,7 @@ func newArchived(t *testing.T, who caller, subs ...string) *archived {
 	t.Cleanup(func() { _ = client.Close() })
 	q, err := queue.New(queue.Options{
 		Client: client, Dispatcher: "d", Registerer: prometheus.NewRegistry(), MaxHistory: 1, MaxOutboxBytes: 1 << 20,
+		Archive: r.store,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -364,4 +365,80 @@ func (r *archived) deliverDistinct(n int) (ids []string) {
 		r.become(id, "success")
 	}
 	return ids
+}
+
+// What failed or succeeded long ago, and left Redis, is retried with the rest.
+func TestAnOperationRetriesWhatOnlyPostgreSQLHas(t *testing.T) {
+	r := newArchived(t, caller{"*"}, "fails/a", "ok/a")
+	failed := r.deliver("fails", "fails", "fails", "fails")
+	r.copy()
+	failed = append(failed, r.deliver("fails", "fails")...) // one of them waits to be copied, and has left the history
+	if o := r.operate(path+"/retry", `{"subscription_id": "fails"}`); o.Matched != 6 || o.Done != 6 {
+		t.Errorf("%+v", o)
+	}
+	for _, id := range failed {
+		eventuallyAttempts(r.rig, id, "failed", 2)
+	}
+	done := r.deliver("ok", "ok", "ok")
+	r.copy()
+	if o := r.operate(path+"/retry", `{"subscription_id": "ok", "status": "success", "limit": 2}`); o.Matched != 2 || o.Done != 2 {
+		t.Errorf("%+v", o)
+	}
+	r.eventually("the two oldest are repeated", func() error {
+		repeated := map[string]int{}
+		for _, d := range r.page("?subscription_id=ok&status=success") {
+			if d.ReplayOf != nil {
+				repeated[*d.ReplayOf]++
+			}
+		}
+		if diff := cmp.Diff(map[string]int{done[0]: 1, done[1]: 1}, repeated); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+	if found, _, err := r.q.Audit(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("audit: %v %v", found, err)
+	}
+}
+
+func (r *archived) page(query string) (page []Delivery) {
+	r.t.Helper()
+	if status, _ := r.call("GET", path+query, &page); status != http.StatusOK {
+		r.t.Fatalf("%s answered %d", query, status)
+	}
+	return page
+}
+
+// While PostgreSQL is away an operation waits for it, and goes on.
+func TestAnOperationWaitsForPostgreSQL(t *testing.T) {
+	r := newArchived(t, caller{"*"}, "fails/a")
+	failed := r.deliver("fails", "fails", "fails")
+	r.copy()
+	chosen := queue.Chosen{}
+	for _, id := range failed {
+		chosen = append(chosen, r.q.Place(id, "fails", "a"))
+	}
+	r.server.Stop()
+	choice := queue.Choice{}
+	choice.Statuses = []history.Status{history.Failed}
+	o, err := r.q.Begin(t.Context(), queue.Plan{Kind: queue.RetryOperation, States: queue.StatesOf(&choice)}, chosen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(100 * time.Millisecond) // it must not be over by then
+	if o, err = r.q.Operation(t.Context(), o.ID); err != nil || !o.FinishedAt.IsZero() || o.Skipped > 0 {
+		t.Fatalf("without PostgreSQL: %+v %v", o, err)
+	}
+	if err := r.server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the operation has ended", func() error {
+		if o, err = r.q.Operation(t.Context(), o.ID); err != nil || o.FinishedAt.IsZero() {
+			return fmt.Errorf("%+v %w", o, err)
+		}
+		return nil
+	})
+	if o.Done != 3 || o.Skipped != 0 {
+		t.Errorf("%+v", o)
+	}
 }

@@ -22,6 +22,7 @@ import (
 
 // Operator changes many deliveries; *queue.Queue is one.
 type Operator interface {
+	Place(id, subscriptionID, namespace string) queue.ChosenDelivery
 	Choose(ctx context.Context, c queue.Choice, may func(subscriptionID, namespace string) (string, bool)) (
 		queue.Chosen, error)
 	Begin(ctx context.Context, p queue.Plan, chosen queue.Chosen) (*queue.Operation, error)
@@ -230,12 +231,7 @@ func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (q
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), chooseFor)
 	defer cancel()
-	chosen, err := b.operator.Choose(ctx, choice, func(subscriptionID, namespace string) (string, bool) {
-		if namespace == "" {
-			namespace = b.namespaceOf(subscriptionID)
-		}
-		return namespace, scope.Holds(namespace)
-	})
+	chosen, err := b.find(ctx, choice, namespace, scope)
 	switch {
 	case ctx.Err() != nil && r.Context().Err() == nil:
 		return nil, rest.New(http.StatusServiceUnavailable, "the deliveries could not be looked through in "+
@@ -244,6 +240,38 @@ func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (q
 		return nil, b.failed(r.Context(), err)
 	}
 	return chosen, scope.Problem()
+}
+
+// find looks in the store and, for what has ended, in the archive too.
+func (b *bulk) find(ctx context.Context, c queue.Choice, namespace string, scope *rest.Scope) (queue.Chosen, error) {
+	var archived queue.Chosen
+	if b.archive != nil && len(c.Statuses) > 0 {
+		s := &selection{Filter: c.Filter, ended: true, namespace: namespace}
+		s.Limit = history.MaxLimit
+		for more := true; more; more = s.After != "" {
+			page, next, err := b.page(ctx, s, scope)
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range page {
+				archived = append(archived, b.operator.Place(d.ID, d.SubscriptionID, d.namespace))
+			}
+			if len(archived) > 2*c.Most {
+				archived = archived.Oldest(c.Most)
+			}
+			s.After = history.Cursor(next)
+		}
+		if c.Statuses = nil; !c.Pending && !c.Retrying {
+			return archived.Oldest(c.Most), nil
+		}
+	}
+	chosen, err := b.operator.Choose(ctx, c, func(subscriptionID, namespace string) (string, bool) {
+		if namespace == "" {
+			namespace = b.namespaceOf(subscriptionID)
+		}
+		return namespace, scope.Holds(namespace)
+	})
+	return append(chosen, archived...).Oldest(c.Most), err
 }
 
 // anywhere tells whether the scope holds any namespace that has a subscription: others cannot be retried or cancelled.

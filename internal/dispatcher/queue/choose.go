@@ -29,6 +29,17 @@ type ChosenDelivery struct {
 	shard     int
 }
 
+// Place is a chosen delivery of a subscription.
+func (q *Queue) Place(id, subscriptionID, namespace string) ChosenDelivery {
+	return ChosenDelivery{id, namespace, shardOf(subscriptionID, len(q.shards))}
+}
+
+// Oldest are the oldest of what is chosen, each once.
+func (c Chosen) Oldest(most int) Chosen {
+	kept := &oldest{most: most, all: c}
+	return kept.cut()
+}
+
 // Choose walks over all that the queue and its history hold, in bounded steps. May tells the namespace of a
 // subscription's delivery, given the one that the history knows ("" for what is unfinished), and whether it may be
 // chosen.

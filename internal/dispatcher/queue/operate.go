@@ -2,9 +2,14 @@ package queue
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
 )
 
 const (
@@ -15,8 +20,6 @@ const (
 	operateEvery = 3 * time.Second
 	// operatorTime is how long one that has died keeps the others away from an operation.
 	operatorTime = 5 * time.Second
-	// nothingLeft is what a step answers where a shard has no delivery left.
-	nothingLeft = -1
 )
 
 // keepOperating does the operations that were begun, by whatever dispatcher, until ctx ends. It says nothing of an
@@ -92,40 +95,128 @@ func (q *Queue) operate(ctx context.Context, id string) bool {
 
 // operate changes the next deliveries of a shard, and tells whether there may be more.
 func (s *shard) operate(ctx context.Context, o *Operation) (more bool, err error) {
-	steps := make([]*step, operateStep)
-	for i := range steps {
-		if steps[i], err = s.operation(o, o.over[s.index]+int64(i)); err != nil {
-			return false, err
-		}
+	ids, err := s.q.client.LRange(ctx, s.keys.operationLeft(o.ID), 0, operateStep-1).Result()
+	if err != nil || len(ids) == 0 {
+		return false, readError(err)
+	}
+	steps, err := s.steps(ctx, o, ids)
+	if err != nil {
+		return false, err
 	}
 	s.q.roundTrip(ctx, s.keys, steps)
-	more = true
 	for _, st := range steps {
 		if st.err != nil {
 			return false, st.err
 		}
-		more = more && number(st.reply[0]) != nothingLeft
 	}
 	if o.Kind == RetryOperation {
 		s.wakeUp()
 	} else {
 		s.someEnded()
 	}
-	return more, nil
+	return true, nil
 }
 
-// operation is the call that changes the next delivery, before which so many of the shard are over.
-func (s *shard) operation(o *Operation, before int64) (*step, error) {
+// steps are calls that change the next deliveries, each when it is its turn: some of them where they are large.
+func (s *shard) steps(ctx context.Context, o *Operation, ids []string) ([]*step, error) {
 	if o.Kind == CancelOperation {
-		return &step{script: cancelNextScript, args: []any{"", o.ID, string(o.States), int64(InFlight), before}}, nil
+		steps := make([]*step, len(ids))
+		for i, id := range ids {
+			steps[i] = &step{script: cancelNextScript, args: []any{"", o.ID, string(o.States), int64(InFlight), id, ""}}
+		}
+		return steps, nil
 	}
-	replay, err := uuid.NewV7()
+	gone, err := s.gone(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
-	shards := int64(len(s.q.shards))
-	return &step{script: retryNextScript, args: []any{
-		"", o.ID, string(o.States), int64(Requeued), before, replay.String(),
-		int64(s.q.MaxDeliveries) / shards, s.q.MaxBytes / shards, 0,
-	}}, nil
+	var steps []*step
+	shards, bytes := int64(len(s.q.shards)), 0
+	for _, id := range ids {
+		replay, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("make an id for the repetition of delivery %s: %w", id, err)
+		}
+		st := &step{script: retryNextScript, args: []any{
+			"", o.ID, string(o.States), int64(Requeued), id, "", replay.String(),
+			int64(s.q.MaxDeliveries) / shards, s.q.MaxBytes / shards, 0,
+		}}
+		if gone[id] {
+			r, body, err := s.q.archived(ctx, id)
+			if err != nil {
+				return steps, ifFirst(steps, err)
+			}
+			if body != nil {
+				st.script, st.args[5] = restoreNextScript, outcomes[r.Status]
+				st.args = append(st.args, restored(r, body, replay.String())...)
+			}
+			if bytes += len(body); bytes > maxBatchBytes {
+				return append(steps, st), nil
+			}
+		}
+		steps = append(steps, st)
+	}
+	return steps, nil
+}
+
+// ifFirst lets what can be done before an error be done.
+func ifFirst(steps []*step, err error) error {
+	if len(steps) > 0 {
+		return nil
+	}
+	return err
+}
+
+// gone are those of the deliveries that only the archive may have.
+func (s *shard) gone(ctx context.Context, ids []string) (map[string]bool, error) {
+	if s.q.Archive == nil {
+		return nil, nil
+	}
+	if err := s.file(ctx); err != nil {
+		return nil, err
+	}
+	pipe := s.q.client.Pipeline()
+	there := make([][2]*redis.BoolCmd, len(ids))
+	for i, id := range ids {
+		there[i] = [2]*redis.BoolCmd{
+			pipe.HExists(ctx, s.keys.deliveries(), id), pipe.HExists(ctx, s.pastKey(bucketOf(id)), id),
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, unavailable(err)
+	}
+	gone := map[string]bool{}
+	for i, id := range ids {
+		gone[id] = !there[i][0].Val() && !there[i][1].Val()
+	}
+	return gone, nil
+}
+
+// archived is a delivery that left the history, from the archive or from what waits to be copied there. The body is nil
+// where either is not kept.
+func (q *Queue) archived(ctx context.Context, id string) (*history.Record, []byte, error) {
+	r, err := q.Archive.Get(ctx, id)
+	if errors.Is(err, history.ErrNotFound) {
+		return q.waiting(ctx, id)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read delivery %s of the archive: %w", id, err)
+	}
+	bodies, err := q.Archive.Bodies(ctx, []history.Record{r}, maxBatchBytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the body of delivery %s of the archive: %w", id, err)
+	}
+	return &r, bodies[r.Body], nil
+}
+
+func (q *Queue) waiting(ctx context.Context, id string) (*history.Record, []byte, error) {
+	e, err := q.FindWaiting(ctx, id)
+	if err != nil || e == nil {
+		return nil, nil, err
+	}
+	bodies, err := q.Bodies(ctx, []Body{e.BodyAt})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &e.Record, bodies[0], nil
 }

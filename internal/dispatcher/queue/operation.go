@@ -74,7 +74,6 @@ type Operation struct {
 	Matched, Done, Skipped int64 // deliveries
 	StartedAt              time.Time
 	FinishedAt             time.Time // zero while it is under way
-	over                   []int64   // done or skipped in each shard
 }
 
 // ErrTooManyOperations says that MaxOperations are under way.
@@ -180,10 +179,8 @@ func (q *Queue) Operation(ctx context.Context, id string) (*Operation, error) {
 		return nil, fmt.Errorf("read operation %s: %w", id, err)
 	}
 	for _, c := range counts {
-		done, skipped := number(c.Val()[0]), number(c.Val()[1])
-		o.Done += done
-		o.Skipped += skipped
-		o.over = append(o.over, done+skipped)
+		o.Done += number(c.Val()[0])
+		o.Skipped += number(c.Val()[1])
 	}
 	return o, nil
 }

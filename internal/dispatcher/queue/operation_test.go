@@ -248,20 +248,18 @@ func TestAnOperationSurvivesWhoeverIsAtIt(t *testing.T) {
 		}, begun: true},
 		"amid a step": {until: func(t *testing.T, q *Queue, o *Operation) {
 			start1(t, q, o)
-			st, err := q.shards[0].operation(o, 0)
+			s := q.shards[0]
+			steps, err := s.steps(t.Context(), o, q.client.LRange(t.Context(), s.keys.operationLeft(o.ID), 0, 0).Val())
 			if err != nil {
 				t.Fatal(err)
 			}
-			q.roundTrip(t.Context(), q.shards[0].keys, []*step{st})
+			q.roundTrip(t.Context(), s.keys, steps)
 		}, begun: true},
 		"after the last step": {until: func(t *testing.T, q *Queue, o *Operation) {
 			start1(t, q, o)
 			for more := true; more; {
-				at, err := q.Operation(t.Context(), o.ID)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if more, err = q.shards[0].operate(t.Context(), at); err != nil {
+				var err error
+				if more, err = q.shards[0].operate(t.Context(), o); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
 )
 
 // Options of a Queue. A zero field takes the default that is named with it.
@@ -40,8 +42,16 @@ type Options struct {
 	MaxHistoryBytes int64
 	// MaxOutboxBytes bounds what waits to be copied elsewhere: past it the oldest goes and is counted. 0: nobody copies.
 	MaxOutboxBytes int64
-	Logger         *slog.Logger          // slog.Default()
-	Registerer     prometheus.Registerer // required
+	// Archive has what left the history, for operations that retry it. nil: nobody keeps it.
+	Archive    Archive
+	Logger     *slog.Logger          // slog.Default()
+	Registerer prometheus.Registerer // required
+}
+
+// Archive keeps what has ended for long; *postgres.Store is one.
+type Archive interface {
+	Get(ctx context.Context, id string) (history.Record, error) // or history.ErrNotFound
+	Bodies(ctx context.Context, records []history.Record, maxBytes int) (map[history.BodyRef][]byte, error)
 }
 
 const (

@@ -18,7 +18,16 @@ import (
 //go:embed scripts/restore.lua
 var restoreSource string
 
-var restoreScript = redis.NewScript(library + "local function retry(ARGV)\n" + retrySource + "\nend\n" + restoreSource)
+var (
+	restoreScript     = redis.NewScript(library + functionOf("retry", retrySource) + restoreSource)
+	restoreNextScript = nextOf(functionOf("retry", retrySource) + restoreSource)
+)
+
+// restored is what restore.lua takes of a record and its body: a payload whose key this call alone has.
+func restored(r *history.Record, body []byte, replay string) []any {
+	key, payload := r.EventID+"#"+replay, r.EventType+"\n"+string(body)
+	return []any{packRecord(r, len(payload), key), key, payload}
+}
 
 // Restore tries a delivery anew, as Retry does, that left the history: from what another store kept of it.
 func (q *Queue) Restore(ctx context.Context, r *history.Record, body []byte) (Changed, error) {
@@ -26,14 +35,11 @@ func (q *Queue) Restore(ctx context.Context, r *history.Record, body []byte) (Ch
 	if err != nil {
 		return Changed{}, fmt.Errorf("make an id for the repetition of delivery %s: %w", r.ID, err)
 	}
-	key := r.EventID + "#" + replay.String()
-	payload := r.EventType + "\n" + string(body)
 	s := q.shards[shardOf(r.SubscriptionID, len(q.shards))]
 	shards := int64(len(q.shards))
-	reply, err := q.run(ctx, restoreScript, s.keys, []any{
-		"", r.ID, replay.String(), int64(q.MaxDeliveries) / shards, q.MaxBytes / shards,
-		milliseconds(callMemory), packRecord(r, len(payload), key), key, payload,
-	})
+	reply, err := q.run(ctx, restoreScript, s.keys, append([]any{
+		"", r.ID, replay.String(), int64(q.MaxDeliveries) / shards, q.MaxBytes / shards, milliseconds(callMemory),
+	}, restored(r, body, replay.String())...))
 	if err != nil {
 		return Changed{}, fmt.Errorf("retry delivery %s: %w", r.ID, err)
 	}

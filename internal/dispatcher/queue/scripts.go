@@ -89,7 +89,12 @@ var (
 
 // nextOf is the script that makes a change of one delivery to the next one of an operation.
 func nextOf(change string) *redis.Script {
-	return redis.NewScript(library + "local function change(ARGV)\n" + change + "\nend\n" + operateSource)
+	return redis.NewScript(library + functionOf("change", change) + operateSource)
+}
+
+// functionOf makes a script a function of another one.
+func functionOf(name, source string) string {
+	return "local function " + name + "(ARGV)\n" + source + "\nend\n"
 }
 
 // run calls one script on a shard.
@@ -158,6 +163,14 @@ var ErrUnavailable = errors.New("queue unavailable")
 
 // ErrFull is wrapped, beside ErrUnavailable, where Redis has no memory left (maxmemory with noeviction).
 var ErrFull = errors.New("redis is out of memory")
+
+// readError is unavailable for an error, nil for none.
+func readError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unavailable(err)
+}
 
 func unavailable(err error) error {
 	if redis.HasErrorPrefix(err, "OOM") {

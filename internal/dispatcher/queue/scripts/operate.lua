@@ -2,8 +2,9 @@
 -- that changes one delivery (retry or end), which is a function here: change.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] operation  [3] states in which a delivery is changed: p waits for its first attempt, r for another,
---       s, f, c ended so  [4] greatest answer of change that means done  [5] how many of the shard's deliveries came
---       before this one  [6...] what change takes behind the delivery
+--       s, f, c ended so  [4] greatest answer of change that means done  [5] the delivery whose turn it must be
+--       [6] its state where the shard has it neither in the queue nor in the history, '' for none  [7...] what change takes
+--       behind the delivery
 -- Returns {1} done, {0} skipped: it is in another state by now, or change could not, {-1} nothing is left in the shard,
 -- {-2} it is not this one's turn: somebody else has done it, or an earlier call whose answer got lost.
 -- Takes a delivery from the list with the change itself: whoever dies leaves it either untouched or done and counted,
@@ -11,9 +12,7 @@
 local list = prefix .. 'op:' .. ARGV[2] .. ':left'
 local id = call('LINDEX', list, 0)
 if not id then return {-1} end
-local counts = prefix .. 'op:' .. ARGV[2] .. ':counts'
-local before = call('HMGET', counts, 'done', 'skipped')
-if (before[1] or 0) + (before[2] or 0) ~= tonumber(ARGV[5]) then return {-2} end
+if id ~= ARGV[5] then return {-2} end
 
 local function state()
   local _, attempts = parse(call('HGET', prefix .. 'deliveries', id))
@@ -22,11 +21,11 @@ local function state()
   return past and string.match(past, '^%d+|(%a)')
 end
 
-local at, done = state(), 0
-if at and string.find(ARGV[3], at, 1, true) then
-  local answer = change({ARGV[1], id, unpack(ARGV, 6)})
+local at, done = state() or ARGV[6], 0
+if at ~= '' and string.find(ARGV[3], at, 1, true) then
+  local answer = change({ARGV[1], id, unpack(ARGV, 7)})
   if answer[1] <= tonumber(ARGV[4]) then done = 1 end
 end
 call('LPOP', list)
-call('HINCRBY', counts, done == 1 and 'done' or 'skipped', 1)
+call('HINCRBY', prefix .. 'op:' .. ARGV[2] .. ':counts', done == 1 and 'done' or 'skipped', 1)
 return {done}
