@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/test/redistest"
 )
 
 // connection is what a test compares of a client.
@@ -44,17 +47,17 @@ func TestConnectReadsAddresses(t *testing.T) {
 		want    connection
 	}{
 		"one server": {"redis://host:6379?pool_size=5",
-			connection{"one", "host:6379", "", "", 0, false, 5, 1, wait}},
+			connection{"one", "host:6379", "", "", 0, false, 5, 0, wait}},
 		"one server with a database, credentials and a timeout": {"redis://me:p%40ss@host:6380/3?pool_size=5&read_timeout=7s",
-			connection{"one", "host:6380", "me", "p@ss", 3, false, 5, 1, 7 * time.Second}},
+			connection{"one", "host:6380", "me", "p@ss", 3, false, 5, 0, 7 * time.Second}},
 		"the port may be left out": {"redis://host?pool_size=5",
-			connection{"one", "host:6379", "", "", 0, false, 5, 1, wait}},
+			connection{"one", "host:6379", "", "", 0, false, 5, 0, wait}},
 		"TLS": {"rediss://host:6379?pool_size=5",
-			connection{"one", "host:6379", "", "", 0, true, 5, 1, wait}},
+			connection{"one", "host:6379", "", "", 0, true, 5, 0, wait}},
 		"a comma in a password does not make a cluster": {"redis://:a,b@host:6379?pool_size=5",
-			connection{"one", "host:6379", "", "a,b", 0, false, 5, 1, wait}},
+			connection{"one", "host:6379", "", "a,b", 0, false, 5, 0, wait}},
 		"nor does one in a parameter": {"redis://host:6379?client_name=a,b&pool_size=5",
-			connection{"one", "host:6379", "", "", 0, false, 5, 1, wait}},
+			connection{"one", "host:6379", "", "", 0, false, 5, 0, wait}},
 		"a cluster": {"redis://:secret@one:7000,two:7001,three/?pool_size=5",
 			connection{"cluster", "one:7000 two:7001 three:6379", "", "secret", 0, false, 5, 0, wait}},
 		"a cluster's only database": {"redis://one:7000,two:7001/0?pool_size=5",
@@ -62,10 +65,10 @@ func TestConnectReadsAddresses(t *testing.T) {
 		"a cluster of IPv6 addresses": {"redis://[::1]:7000,[::2]?pool_size=5",
 			connection{"cluster", "[::1]:7000 [::2]:6379", "", "", 0, false, 5, 0, wait}},
 		"Sentinels": {"redis-sentinel://:secret@one,two:26380/main/2?pool_size=5",
-			connection{"one", "FailoverClient", "", "secret", 2, false, 5, 1, wait}},
+			connection{"one", "FailoverClient", "", "secret", 2, false, 5, 0, wait}},
 		"Sentinels with TLS and credentials of their own": {
 			"rediss-sentinel://me:secret@one:26379/main?pool_size=5&sentinel_password=other",
-			connection{"one", "FailoverClient", "me", "secret", 0, true, 5, 1, wait}},
+			connection{"one", "FailoverClient", "me", "secret", 0, true, 5, 0, wait}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -165,4 +168,32 @@ func FuzzParseRecordReadsWhatTheScriptsWrite(f *testing.F) {
 			t.Errorf("record %q (-want +got):\n%s", record, diff)
 		}
 	})
+}
+
+// A connection that Redis refuses is an error of every command, and no empty answer.
+func TestARefusedConnectionIsNoAnswer(t *testing.T) {
+	server := redistest.ForTest(t)
+	administrator := server.Client()
+	t.Cleanup(func() { _ = administrator.Close() })
+	if err := administrator.ConfigSet(t.Context(), "requirepass", "right").Err(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := Connect("redis://:wrong@" + server.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q := place{client, newPrefix(), 1}.queue(t, nil)
+	refused := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "WRONGPASS") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, _, err = q.Find(t.Context(), "0199aa00-0000-7000-8000-000000000001")
+	refused("find", err)
+	_, err = q.CancelDelivery(t.Context(), "d1")
+	refused("cancel", err)
+	_, err = q.Bodies(t.Context(), []Body{{key: "e1"}})
+	refused("bodies", err)
 }

@@ -202,7 +202,7 @@ func (s *shard) find(ctx context.Context, id string) (*Unfinished, *Ended, error
 	pipe := s.q.client.TxPipeline()
 	record := pipe.HGet(ctx, s.keys.deliveries(), id)
 	tries := pipe.LRange(ctx, s.keys.prefix+"tries:"+id, 0, -1)
-	_, _ = pipe.Exec(ctx) // each command carries its own error
+	_ = execute(ctx, pipe) // each command carries its own error
 	if err := record.Err(); err == nil {
 		found := []Unfinished{s.parseUnfinished(id, record.Val())}
 		if err := s.addDueTimes(ctx, found); err != nil {
@@ -239,7 +239,7 @@ func (q *Queue) LastAttempts(ctx context.Context, deliveries []*Unfinished) ([]*
 			commands[i] = pipe.LIndex(ctx, q.shards[d.Body.shard].keys.prefix+"tries:"+d.ID, -1)
 		}
 	}
-	_, _ = pipe.Exec(ctx) // each command carries its own error
+	_ = execute(ctx, pipe) // each command carries its own error
 	for i, command := range commands {
 		if command == nil || command.Err() == redis.Nil { //nolint:errorlint // as the client gives it
 			continue
@@ -409,7 +409,7 @@ func (s *shard) pastValues(ctx context.Context, ids []string) ([]string, error) 
 	for i, id := range ids {
 		commands[i] = pipe.HGet(ctx, s.pastKey(bucketOf(id)), id)
 	}
-	_, _ = pipe.Exec(ctx) // each command carries its own error
+	_ = execute(ctx, pipe) // each command carries its own error
 	values := make([]string, len(ids))
 	for i, command := range commands {
 		value, err := command.Result()
@@ -428,7 +428,7 @@ func (q *Queue) Bodies(ctx context.Context, at []Body) ([][]byte, error) {
 	for i, b := range at {
 		commands[i] = pipe.HGet(ctx, q.shards[b.shard].keys.prefix+"payloads", b.key)
 	}
-	_, _ = pipe.Exec(ctx) // each command carries its own error
+	_ = execute(ctx, pipe) // each command carries its own error
 	bodies := make([][]byte, len(at))
 	for i, command := range commands {
 		payload, err := command.Result()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -146,8 +147,20 @@ func (q *Queue) send(ctx context.Context, k keys, steps []*step) ([]*redis.Cmd, 
 	for i, s := range steps {
 		commands[i] = s.script.EvalSha(ctx, pipe, []string{k.ready()}, s.args...)
 	}
-	_, err := pipe.Exec(ctx)
-	return commands, err
+	return commands, execute(ctx, pipe)
+}
+
+// execute sends a pipeline, whose commands then carry their own errors. Where Redis refuses the connection (a wrong
+// password) go-redis gives them none, and they would look like empty answers.
+func execute(ctx context.Context, pipe redis.Pipeliner) error {
+	commands, err := pipe.Exec(ctx)
+	if err == nil || slices.ContainsFunc(commands, func(c redis.Cmder) bool { return c.Err() != nil }) {
+		return err //nolint:wrapcheck // for those who look at the commands
+	}
+	for _, c := range commands {
+		c.SetErr(err)
+	}
+	return err //nolint:wrapcheck // likewise
 }
 
 // broken tells whether the connection ended under a call, rather than that Redis answered an error, is not there, or
