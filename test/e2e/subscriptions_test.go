@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,9 @@ type reply struct {
 	text   string
 }
 
+// secretShown is an answer that has a secret.
+var secretShown = regexp.MustCompile(`"(new_|signature_)?secret":\s*"`)
+
 // call sends a request to a dispatcher; a body is JSON.
 func call(t *testing.T, s *stack.Stack, dispatcher int, method, target, body string) reply {
 	t.Helper()
@@ -55,6 +59,9 @@ func call(t *testing.T, s *stack.Stack, dispatcher int, method, target, body str
 		t.Fatal(err)
 	}
 	r := reply{response.StatusCode, response.Header, string(text)}
+	if secretShown.MatchString(r.text) && r.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%s %s shows a secret that others on the way may keep", method, target)
+	}
 	inContract(t, request, body, r)
 	return r
 }
