@@ -236,6 +236,9 @@ func (b *bulk) choose(r *rest.Request, choice queue.Choice, namespace string) (q
 	case ctx.Err() != nil && r.Context().Err() == nil:
 		return nil, rest.New(http.StatusServiceUnavailable, "the deliveries could not be looked through in "+
 			chooseFor.String()+": narrow the filter by subscription_id, or by since and until").Retry(retryAway)
+	case errors.Is(err, history.ErrUnavailable) || errors.Is(err, queue.ErrBehind):
+		return nil, rest.New(http.StatusServiceUnavailable, "the history of deliveries cannot be read just now, so that not "+
+			"all that match can be found, and nothing was begun: send this again later").Retry(retryAway)
 	case err != nil:
 		return nil, b.failed(r.Context(), err)
 	}

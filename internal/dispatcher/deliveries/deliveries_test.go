@@ -372,6 +372,11 @@ func TestAnEventIsShownWithItsDeliveries(t *testing.T) {
 	if diff := cmp.Diff([]string{ids[2], ids[0]}, pages); diff != "" {
 		t.Errorf("pages (-want +got):\n%s", diff)
 	}
+	var behind eventAnswer
+	target := "/api/v1/events/evt_1?cursor=" + rest.Cursor(place{ids[0]})
+	if status, _ := r.call("GET", target, &behind); status != http.StatusOK || len(behind.Deliveries) != 0 {
+		t.Errorf("behind the last one: %d %+v", status, behind)
+	}
 	if status, _ := r.call("GET", "/api/v1/events/evt_9", nil); status != http.StatusNotFound {
 		t.Errorf("an unknown one answered %d", status)
 	}

@@ -47,12 +47,16 @@ func (h *handler) event(w http.ResponseWriter, r *rest.Request) int {
 	if p := scope.Problem(); p != nil {
 		return p.Write(w)
 	}
-	if len(found) == 0 {
+	if len(found) == 0 && !params.Given("cursor") { // there may have been nothing behind the last page
 		return rest.New(http.StatusNotFound, "there is no delivery of event "+quoted(s.EventID)+" that you may see, or none "+
 			"is kept any longer").Write(w)
 	}
 	if s.After != "" {
 		rest.NextPage(w, r.Request, place{string(s.After)})
 	}
-	return rest.JSON(w, http.StatusOK, eventAnswer{s.EventID, found[0].EventType, found})
+	answer := eventAnswer{EventID: s.EventID, Deliveries: found}
+	if len(found) > 0 {
+		answer.EventType = found[0].EventType
+	}
+	return rest.JSON(w, http.StatusOK, answer)
 }

@@ -112,6 +112,7 @@ func (h *handler) page(ctx context.Context, s *selection, scope *rest.Scope) ([]
 	found := map[string]*Delivery{}
 	until := ""
 	if s.open {
+		h.askAll(scope)
 		open, err := h.store.Unfinished(ctx, queue.Selection{
 			SubscriptionID: s.onlySubscription(), Newest: s.PageSize() + 1,
 			Takes: func(u *queue.Unfinished) bool { return s.takes(u) && scope.Holds(h.namespaceOf(u.SubscriptionID)) },
@@ -144,6 +145,17 @@ func (h *handler) page(ctx context.Context, s *selection, scope *rest.Scope) ([]
 		}
 	}
 	return s.cut(found, until)
+}
+
+// askAll asks for all namespaces that have subscriptions what the caller may do there, so that nobody need be asked
+// while the store is looked through, which few may do at once.
+func (h *handler) askAll(scope *rest.Scope) {
+	if scope.Everywhere() {
+		return
+	}
+	for route := range h.routes.All() {
+		scope.Holds(route.Namespace)
+	}
 }
 
 func (s *selection) onlySubscription() string {
@@ -274,6 +286,7 @@ func (h *handler) pending(w http.ResponseWriter, r *rest.Request) int {
 	if p != nil {
 		return p.Write(w)
 	}
+	h.askAll(scope)
 	open, err := h.store.Unfinished(r.Context(), queue.Selection{
 		SubscriptionID: subscriptionID,
 		Takes:          func(u *queue.Unfinished) bool { return scope.Holds(h.namespaceOf(u.SubscriptionID)) },

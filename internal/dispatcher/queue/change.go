@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"nexus.io/webhooks/internal/dispatcher/history"
 )
 
 // Changed says what became of a delivery that somebody wants to change.
@@ -58,13 +60,25 @@ func (q *Queue) Retry(ctx context.Context, id string) (Changed, error) {
 
 // CancelDelivery ends an unfinished delivery; one that is being sent just now ends with that attempt.
 func (q *Queue) CancelDelivery(ctx context.Context, id string) (Changed, error) {
+	again := false
 	for _, s := range q.shards {
-		reply, err := q.run(ctx, endScript, s.keys, []any{"", id})
+		st := &step{script: endScript, args: []any{"", id}}
+		q.roundTrip(ctx, s.keys, []*step{st})
+		if st.err != nil {
+			return Changed{}, fmt.Errorf("cancel delivery %s: %w", id, st.err)
+		}
+		if number(st.reply[0]) != int64(NotFound) {
+			s.someEnded()
+			return Changed{Canceled, id}, nil
+		}
+		again = again || st.again
+	}
+	if again { // it may have been cancelled by the call whose answer got lost
+		_, ended, err := q.Find(ctx, id)
 		if err != nil {
 			return Changed{}, fmt.Errorf("cancel delivery %s: %w", id, err)
 		}
-		if number(reply[0]) != int64(NotFound) {
-			s.someEnded()
+		if ended != nil && ended.Status == history.Canceled {
 			return Changed{Canceled, id}, nil
 		}
 	}

@@ -81,10 +81,11 @@ func (s *shard) choose(
 	if !c.Pending && !c.Retrying {
 		return nil
 	}
-	return s.eachUnfinished(ctx, func(u *Unfinished) {
+	return s.eachUnfinished(ctx, func(u *Unfinished) bool {
 		if c.takes(u) {
 			take(u.ID, u.SubscriptionID, "")
 		}
+		return true
 	})
 }
 

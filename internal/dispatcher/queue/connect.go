@@ -17,6 +17,9 @@ const (
 	dialTimeout = 2 * time.Second
 	callTimeout = 4 * time.Second
 	dials       = 1 // the round trips repeat themselves; a publisher need not wait for more
+	// idleTime is for how long a connection is kept that nobody uses: less than what load balancers and servers allow,
+	// since that such a one is gone shows, behind TLS, only at its next call.
+	idleTime = time.Minute
 	// repeats says that go-redis sends nothing a second time by itself: whether a call was repeated must be known, since
 	// it may have been executed before its answer got lost. (Redis Cluster's client repeats where nodes change.)
 	repeats = -1
@@ -98,6 +101,7 @@ func connectOne(address string, p parts) (Client, error) {
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
+	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)
 	return redis.NewClient(options), nil
 }
 
@@ -116,6 +120,7 @@ func connectCluster(scheme string, p parts) (Client, error) {
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
+	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)
 	return redis.NewClusterClient(options), nil
 }
 
@@ -146,6 +151,7 @@ func connectSentinel(scheme string, p parts) (Client, error) {
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
+	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)
 	return redis.NewFailoverClient(options), nil
 }
 

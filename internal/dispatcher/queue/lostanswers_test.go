@@ -277,3 +277,21 @@ func TestLostAnswersToAnOperationRepeatNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestALostAnswerToACancellationIsNoRefusal(t *testing.T) {
+	p, proxy := throughProxy(t)
+	q, _ := p.run(t, nil)
+	limits := open("s1")
+	limits.Paused = true
+	if err := q.Configure(t.Context(), []Limits{limits}); err != nil {
+		t.Fatal(err)
+	}
+	id := publishMany(t, q, 1, "s1")[0]
+	proxy.executed(t, endScript, 1)
+	if c, err := q.CancelDelivery(t.Context(), id); err != nil || c.Outcome != Canceled || !proxy.lost() {
+		t.Errorf("%+v %v", c, err)
+	}
+	if c, err := q.CancelDelivery(t.Context(), id); err != nil || c.Outcome != AlreadyEnded {
+		t.Errorf("again: %+v %v", c, err)
+	}
+}

@@ -85,13 +85,15 @@ func (q *Queue) Unfinished(ctx context.Context, sel Selection) ([]Unfinished, er
 func (s *shard) unfinished(ctx context.Context, sel *Selection) ([]Unfinished, error) {
 	most := cmp.Or(sel.Newest, MaxListed+1)
 	var all []Unfinished
-	err := s.eachUnfinished(ctx, func(d *Unfinished) {
+	err := s.eachUnfinished(ctx, func(d *Unfinished) (more bool) {
 		if sel.SubscriptionID != "" && sel.SubscriptionID != d.SubscriptionID || sel.Takes != nil && !sel.Takes(d) {
-			return
+			return true
 		}
 		if all = append(all, *d); len(all) >= 2*most+scanStep {
 			all = newest(all, most)
+			return sel.Newest > 0 || len(all) < most
 		}
+		return true
 	})
 	if err != nil {
 		return nil, err
@@ -107,16 +109,18 @@ func newest(all []Unfinished, most int) []Unfinished {
 	return all[:min(len(all), most)]
 }
 
-// eachUnfinished calls do with each unfinished delivery, some perhaps twice, without the times at which they are due.
-func (s *shard) eachUnfinished(ctx context.Context, do func(*Unfinished)) error {
+// eachUnfinished calls do with each unfinished delivery, some perhaps twice, without the times at which they are due,
+// until it returns false.
+func (s *shard) eachUnfinished(ctx context.Context, do func(*Unfinished) (more bool)) error {
 	for cursor := uint64(0); ; {
 		page, next, err := s.q.client.HScan(ctx, s.keys.deliveries(), cursor, "", scanStep).Result()
 		if err != nil {
 			return unavailable(err)
 		}
 		for i := 0; i+1 < len(page); i += 2 {
-			d := s.parseUnfinished(page[i], page[i+1])
-			do(&d)
+			if d := s.parseUnfinished(page[i], page[i+1]); !do(&d) {
+				return nil
+			}
 		}
 		if cursor = next; cursor == 0 {
 			return nil

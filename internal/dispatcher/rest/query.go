@@ -86,6 +86,9 @@ func (p *Params) value(name string) string {
 // Wrong adds what is wrong with the value of a parameter that was read, which makes the problem a 400.
 func (p *Params) Wrong(name, message string) { p.malformed(name, message) }
 
+// Given tells whether a parameter is there.
+func (p *Params) Given(name string) bool { return len(p.given[name]) > 0 }
+
 // String returns a parameter, "" without one.
 func (p *Params) String(name string) string { return p.value(name) }
 
