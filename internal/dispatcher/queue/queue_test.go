@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -548,5 +549,22 @@ func retriedOnce(t *testing.T, q *Queue, id string) {
 	}
 	if c, err := q.CancelDelivery(t.Context(), id); err != nil || c.Outcome != AlreadyEnded {
 		t.Errorf("cancel: %+v, %v", c, err)
+	}
+}
+
+// Few look through the unfinished deliveries at once; who would have to wait longer than it can hears so.
+func TestFewWalkAtOnce(t *testing.T) {
+	q := onServer(t, common).queue(t, nil)
+	for range maxWalks {
+		q.walks <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := q.Unfinished(ctx, Selection{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more walks, or ends with %v", err)
+	}
+	<-q.walks
+	if _, err := q.Unfinished(t.Context(), Selection{}); err != nil || len(q.walks) != maxWalks-1 {
+		t.Errorf("%v, and %d walk", err, len(q.walks))
 	}
 }
