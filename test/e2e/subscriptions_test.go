@@ -59,7 +59,8 @@ func call(t *testing.T, s *stack.Stack, dispatcher int, method, target, body str
 		t.Fatal(err)
 	}
 	r := reply{response.StatusCode, response.Header, string(text)}
-	if secretShown.MatchString(r.text) && r.header.Get("Cache-Control") != "no-store" {
+	document := strings.HasPrefix(target, "/openapi.json") // its examples hold none that is one
+	if !document && secretShown.MatchString(r.text) && r.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%s %s shows a secret that others on the way may keep", method, target)
 	}
 	inContract(t, request, body, r)
