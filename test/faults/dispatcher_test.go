@@ -30,9 +30,9 @@ func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
 		for ; ctx.Err() == nil; stops++ {
 			d := r.s.Dispatchers[stops%dispatchers]
 			r.must(d.Signal(syscall.SIGSTOP))
-			time.Sleep(leaseTime + 2*time.Second) //nolint:forbidigo // the process sleeps
+			r.pass(leaseTime + 2*time.Second)
 			r.must(d.Signal(syscall.SIGCONT))
-			time.Sleep(time.Second) //nolint:forbidigo // it wakes up
+			r.pass(time.Second) // it wakes up
 		}
 		return stops
 	})

@@ -103,7 +103,7 @@ func TestARedisThatIsBusy(t *testing.T) {
 					defer func() { _ = redis.Close() }()
 					_ = redis.Eval(r.Context(), "while true do end", nil).Err() // ends with SCRIPT KILL
 				}()
-				time.Sleep(2 * time.Second) //nolint:forbidigo // it is busy
+				r.pass(2 * time.Second) // it is busy
 				r.must(redis.ScriptKill(r.Context()).Err())
 				<-held
 			})

@@ -123,7 +123,7 @@ func (m *machine) retry(rt *rapid.T) {
 // retryAgain repeats an earlier call, whose answer may have got lost: nothing changes.
 func (m *machine) retryAgain(rt *rapid.T) {
 	if len(m.retries) == 0 {
-		rt.Skip("nothing was retried")
+		return
 	}
 	replay := rapid.SampledFrom(slices.Sorted(maps.Keys(m.retries))).Draw(rt, "retry")
 	earlier := m.retries[replay]
