@@ -45,9 +45,10 @@ type load struct {
 	client *http.Client
 
 	mu       sync.Mutex
-	accepted map[string][]string // ids by kind
-	refused  map[int]int         // by status; 0: no answer
-	unsent   int                 // since too many were under way
+	accepted map[string][]string  // ids by kind
+	begun    map[string]time.Time // when each was published
+	refused  map[int]int          // by status; 0: no answer
+	unsent   int                  // since too many were under way
 }
 
 // publish posts events until ctx ends, and waits for the answers.
@@ -75,15 +76,23 @@ func (l *load) publish(ctx context.Context, dispatchers []*stack.Process) {
 		}
 		group.Go(func() {
 			defer func() { <-places[at] }()
-			kind, id := kindOf(n), fmt.Sprint("event-", n)
-			body := fmt.Sprintf(`{"id":%q,"type":"build.completed","source":"faults","data":{"project":%q,"n":%d}}`, id, kind, n)
-			status, _, err := stack.Post(context.WithoutCancel(ctx), l.client, dispatchers[at].URL+"/api/v1/events", body)
-			if err != nil {
-				status = 0
-			}
-			l.note(status, kind, id)
+			l.post(context.WithoutCancel(ctx), dispatchers[at], kindOf(n), fmt.Sprint("event-", n))
 		})
 	}
+}
+
+// post publishes one event and notes what came of it.
+func (l *load) post(ctx context.Context, to *stack.Process, kind, id string) {
+	body := fmt.Sprintf(`{"id":%q,"type":"build.completed","source":"faults","data":{"project":%q}}`, id, kind)
+	begun := time.Now()
+	status, _, err := stack.Post(ctx, l.client, to.URL+"/api/v1/events", body)
+	if err != nil {
+		status = 0
+	}
+	l.note(status, kind, id)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun[id] = begun
 }
 
 func (l *load) note(status int, kind, id string) {
@@ -103,6 +112,6 @@ func newLoad() *load {
 	transport := &http.Transport{MaxIdleConnsPerHost: atOnce}
 	return &load{
 		client:   &http.Client{Transport: transport, Timeout: patience},
-		accepted: map[string][]string{}, refused: map[int]int{},
+		accepted: map[string][]string{}, begun: map[string]time.Time{}, refused: map[int]int{},
 	}
 }

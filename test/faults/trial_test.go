@@ -37,6 +37,7 @@ const (
 // trial is one fault under load.
 type trial struct {
 	*testing.T
+	want expectation
 	s    *stack.Stack
 	subs map[string]*v1alpha1.WebhookSubscription
 	load *load
@@ -45,21 +46,33 @@ type trial struct {
 // expectation is what is promised beside that nothing is lost.
 type expectation struct {
 	redis      []string             // flags of the server
+	flags      []string             // of the dispatchers
 	duplicates func(faults int) int // at most, after so many faults; nil: none
 }
 
 // try runs a fault, which returns how often it struck, under load, and compares what was accepted with what arrived.
 func try(t *testing.T, want expectation, fault func(ctx context.Context, r *trial) int) {
 	t.Helper()
-	r := &trial{T: t, load: newLoad(), subs: map[string]*v1alpha1.WebhookSubscription{}}
+	newTrial(t, want).run(fault)
+}
+
+// newTrial starts everything but the load.
+func newTrial(t *testing.T, want expectation) *trial {
+	t.Helper()
+	r := &trial{T: t, want: want, load: newLoad(), subs: map[string]*v1alpha1.WebhookSubscription{}}
 	r.s = stack.Start(t, stack.Options{
 		Cluster: cluster, Dispatchers: dispatchers, RedisFlags: want.redis,
-		Flags: []string{"--lease-time=" + fmt.Sprint(int(leaseTime.Seconds()))},
+		Flags: append([]string{"--lease-time=" + fmt.Sprint(int(leaseTime.Seconds()))}, want.flags...),
 	})
 	for kind, path := range kinds {
-		r.subscribe(kind, path)
+		r.subscribe(kind, r.s.Receiver.URL+path)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	return r
+}
+
+func (r *trial) run(fault func(ctx context.Context, r *trial) int) {
+	r.Helper()
+	ctx, stop := context.WithCancel(r.Context())
 	published := make(chan struct{})
 	started := time.Now()
 	go func() {
@@ -67,28 +80,29 @@ func try(t *testing.T, want expectation, fault func(ctx context.Context, r *tria
 		r.load.publish(ctx, slices.Clone(r.s.Dispatchers))
 	}()
 	r.pass(calm) // the load runs
-	faulty, end := context.WithTimeout(t.Context(), *faultTime)
+	faulty, end := context.WithTimeout(r.Context(), *faultTime)
 	struck := fault(faulty, r)
 	end()
 	r.pass(calm) // the load runs
 	stop()
 	<-published
 	ended := time.Now()
-	if err := r.s.Client.Delete(t.Context(), r.subs["hanging"]); err != nil {
-		t.Error(err)
+	if err := r.s.Client.Delete(r.Context(), r.subs["hanging"]); err != nil {
+		r.Error(err)
 	}
 	bound := 0
-	if want.duplicates != nil {
-		bound = want.duplicates(struck)
+	if r.want.duplicates != nil {
+		bound = r.want.duplicates(struck)
 	}
 	r.compare(started, ended, bound)
 	r.audit()
 }
 
-func (r *trial) subscribe(kind, path string) {
+// subscribe takes the events of a kind to an endpoint, and returns once they are routed there.
+func (r *trial) subscribe(kind, url string, changes ...func(*v1alpha1.WebhookSubscriptionSpec)) {
 	r.Helper()
 	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: kind, Namespace: r.s.Namespace}}
-	sub.Spec.URL = r.s.Receiver.URL + path
+	sub.Spec.URL = url
 	sub.Spec.Events = []string{"build.completed"}
 	sub.Spec.Filter = &v1alpha1.EventFilter{Project: kind}
 	sub.Spec.RateLimitPerMinute, sub.Spec.MaxInFlight = new(int32(1_000_000)), new(int32(inFlight))
@@ -96,12 +110,21 @@ func (r *trial) subscribe(kind, path string) {
 	sub.Spec.Retry = &v1alpha1.RetryPolicy{
 		MaxRetries: new(int32(50)), InitialDelaySeconds: new(int32(1)), MaxDelaySeconds: new(int32(1)),
 	}
+	for _, change := range changes {
+		change(&sub.Spec)
+	}
 	if err := r.s.Client.Create(r.Context(), sub); err != nil {
 		r.Fatal(err)
 	}
 	r.subs[kind] = sub
 	r.Cleanup(func() { _ = r.s.Client.Delete(context.Background(), sub) })
-	r.eventually(kind+" is routed", func() error {
+	r.routed(sub)
+}
+
+// routed waits until the dispatchers follow the subscription as it is now.
+func (r *trial) routed(sub *v1alpha1.WebhookSubscription) {
+	r.Helper()
+	r.eventually(sub.Name+" is routed", func() error {
 		if err := r.s.Client.Get(r.Context(), client.ObjectKeyFromObject(sub), sub); err != nil {
 			return err
 		}
