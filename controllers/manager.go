@@ -36,8 +36,8 @@ const (
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=create
-// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,resourceNames=webhooks-manager.webhooks.nexus.io,verbs=get;update;patch
-// +kubebuilder:rbac:groups="",namespace=system,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,resourceNames=webhooks-manager.webhooks.nexus.io,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=system,resources=events,verbs=create
 
 // Options is what a Manager needs.
 type Options struct {

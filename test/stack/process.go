@@ -21,6 +21,7 @@ type Process struct {
 	Name       string
 	URL        string // of a dispatcher's event API
 	MetricsURL string
+	Env        []string // beside this process's own
 
 	path   string
 	args   []string
@@ -42,6 +43,7 @@ func (p *Process) Start() error {
 		return fmt.Errorf("open the log of %s: %w", p.Name, err)
 	}
 	p.cmd = exec.CommandContext(context.Background(), p.path, p.args...)
+	p.cmd.Env = append(os.Environ(), p.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
