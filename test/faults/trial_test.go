@@ -99,7 +99,13 @@ func (r *trial) run(fault func(ctx context.Context, r *trial) int) {
 }
 
 // subscribe takes the events of a kind to an endpoint, and returns once they are routed there.
-func (r *trial) subscribe(kind, url string, changes ...func(*v1alpha1.WebhookSubscriptionSpec)) {
+func (r *trial) subscribe(kind, url string) {
+	r.Helper()
+	r.create(kind, url)
+	r.routed(r.subs[kind])
+}
+
+func (r *trial) create(kind, url string, changes ...func(*v1alpha1.WebhookSubscriptionSpec)) {
 	r.Helper()
 	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: kind, Namespace: r.s.Namespace}}
 	sub.Spec.URL = url
@@ -118,7 +124,6 @@ func (r *trial) subscribe(kind, url string, changes ...func(*v1alpha1.WebhookSub
 	}
 	r.subs[kind] = sub
 	r.Cleanup(func() { _ = r.s.Client.Delete(context.Background(), sub) })
-	r.routed(sub)
 }
 
 // routed waits until the dispatchers follow the subscription as it is now.

@@ -7,9 +7,12 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -130,6 +133,31 @@ func (h *handOver) or(dial dialFunc) dialFunc {
 			return s.Conn, err // by this type http.Transport knows what was negotiated
 		}
 		return conn, err
+	}
+}
+
+// maxDials bounds the connections that one request has opened. A peer that ends each HTTP/2 connection with GOAWAY
+// before it answers gets the request again on the next, and http.Transport would go on so until the request's time is
+// up: a thousand handshakes a second. A peer that just restarts takes one more.
+const maxDials = 3
+
+// errNoConnectionLasts wraps what a connection that just ends gives, since that is what happened, again and again.
+var errNoConnectionLasts = fmt.Errorf("the endpoint ended %d connections without an answer: %w",
+	maxDials, io.ErrUnexpectedEOF)
+
+type dialsKey struct{}
+
+// countingDials makes the request count what dialBounded opens for it. http.Transport hands nothing but the context on.
+func countingDials(req *http.Request) *http.Request {
+	return req.WithContext(context.WithValue(req.Context(), dialsKey{}, new(atomic.Int32)))
+}
+
+func dialBounded(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials, ok := ctx.Value(dialsKey{}).(*atomic.Int32); ok && dials.Add(1) > maxDials {
+			return nil, errNoConnectionLasts
+		}
+		return dial(ctx, network, address)
 	}
 }
 

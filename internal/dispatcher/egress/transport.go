@@ -90,7 +90,7 @@ func newSecureWay(o Options, identity Identity, kept *allowance) *way {
 		handshakes.certificate = *identity.Certificate
 	}
 	handed := newHandOver()
-	general.DialTLSContext = handed.or(handshakes.dialTLS)
+	general.DialTLSContext = handed.or(dialBounded(handshakes.dialTLS))
 	general.ForceAttemptHTTP2 = true
 	return &way{
 		direct:  direct{peers: newPeers("443", kept), dial: handshakes.dialTLS, handOver: handed},
@@ -165,6 +165,7 @@ func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
 
 // generally sends by the http.Transport, and says so where the peer seems not to like our certificate.
 func (w *way) generally(req *http.Request, p *peer) (*http.Response, error) {
+	req = countingDials(req)
 	if !p.asks.Load() {
 		return w.general.RoundTrip(req)
 	}

@@ -61,6 +61,9 @@ func (c *canceller) run(ctx context.Context) {
 		case <-c.wake:
 		}
 		ids := c.take()
+		if len(ids) == 0 {
+			continue // they went with those before
+		}
 		err := c.w.options.Queue.Cancel(ctx, ids)
 		if err == nil {
 			c.w.log.Info("Cancelled what waited for subscriptions that are gone", slog.Any("subscriptions", ids))
