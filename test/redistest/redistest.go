@@ -22,6 +22,7 @@ import (
 type Server struct {
 	Address string // host:port
 	Dir     string
+	program string
 	cmd     *exec.Cmd
 	args    []string
 	waited  chan struct{}
@@ -31,11 +32,15 @@ const startTimeout = 15 * time.Second
 
 // Start runs a redis-server in dir on a free port with the given further arguments, such as "--appendonly", "yes".
 func Start(dir string, args ...string) (*Server, error) {
+	return startProgram("redis-server", dir, args...)
+}
+
+func startProgram(program, dir string, args ...string) (*Server, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Dir: dir}
+	s := &Server{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Dir: dir, program: program}
 	s.args = append([]string{
 		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
 		"--logfile", filepath.Join(dir, "redis-"+strconv.Itoa(port)+".log"), "--daemonize", "no",
@@ -45,15 +50,15 @@ func Start(dir string, args ...string) (*Server, error) {
 
 // Restart runs the server again, on the same port and data, after Kill or Stop.
 func (s *Server) Restart() error {
-	path, err := exec.LookPath("redis-server")
+	path, err := exec.LookPath(s.program)
 	if err != nil {
-		return fmt.Errorf("redis-server is not installed (Debian: apt-get install redis-server): %w", err)
+		return fmt.Errorf("%s is not installed; on Debian hack/ensure-packages installs it: %w", s.program, err)
 	}
 	s.cmd = exec.CommandContext(context.Background(), path, s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("start redis-server: %w", err)
+		return fmt.Errorf("start %s: %w", s.program, err)
 	}
 	s.waited = make(chan struct{})
 	go func(cmd *exec.Cmd, waited chan struct{}) {
@@ -75,9 +80,9 @@ func (s *Server) waitReady() error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("redis-server at %s did not answer within %s: %w", s.Address, startTimeout, err)
+			return fmt.Errorf("%s at %s did not answer within %s: %w", s.program, s.Address, startTimeout, err)
 		case <-s.waited:
-			return errors.New("redis-server ended at once; see its log in " + s.Dir)
+			return errors.New(s.program + " ended at once; see its log in " + s.Dir)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -105,6 +110,18 @@ func (s *Server) Kill() {
 func ForTest(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s, err := Start(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// WithWAITAOF starts a server that ends with the test and knows WAITAOF, which came with Redis 7.2: a Valkey, since
+// Debian's Redis is older.
+func WithWAITAOF(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s, err := startProgram("valkey-server", t.TempDir(), args...)
 	if err != nil {
 		t.Fatal(err)
 	}

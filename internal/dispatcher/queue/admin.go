@@ -159,7 +159,11 @@ func (q *Queue) Reflected(ctx context.Context, statistics []Statistics) error {
 			args = append(args, st.SubscriptionID, st.Version)
 		}
 		k := q.shards[index].keys
-		if err := reflectedScript.Run(ctx, q.client, []string{k.ready()}, args...).Err(); err != nil {
+		node, err := q.node(ctx, k)
+		if err == nil {
+			err = reflectedScript.Run(ctx, node, k.declared(), args...).Err()
+		}
+		if err != nil {
 			return fmt.Errorf("unmark %d reflected subscriptions: %w", len(part), unavailable(err))
 		}
 	}

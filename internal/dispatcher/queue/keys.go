@@ -13,6 +13,11 @@ func newKeys(prefix string, shard int) keys {
 	return keys{prefix: prefix + ":{" + prefix + strconv.Itoa(shard) + "}:"}
 }
 
+// declared are the keys that a script names to the server. The second is never there: while Redis Cluster moves a slot
+// from one node to another, key by key, either node refuses what names a key that it has not. Otherwise a script, whose
+// other keys no node knows beforehand, would run on a part of the shard.
+func (k keys) declared() []string { return []string{k.ready(), k.prefix + "never"} }
+
 func (k keys) ready() string      { return k.prefix + "ready" }
 func (k keys) deliveries() string { return k.prefix + "deliveries" }
 func (k keys) totals() string     { return k.prefix + "totals" }

@@ -18,6 +18,9 @@ var library string
 //go:embed scripts/publish.lua
 var publishSource string
 
+//go:embed scripts/confirm.lua
+var confirmSource string
+
 //go:embed scripts/lease.lua
 var leaseSource string
 
@@ -120,17 +123,29 @@ type step struct {
 //
 // Where the connection breaks, all are sent once more: every script may be repeated.
 func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again bool) {
-	commands, err := q.send(ctx, k, steps)
+	node, err := q.node(ctx, k)
+	if err != nil {
+		for _, s := range steps {
+			s.err = unavailable(err)
+		}
+		return false
+	}
+	commands, err := send(ctx, node, k, steps)
+	for looks := 0; q.elsewhere(ctx, err) && looks < maxLooks; looks++ {
+		if node, err = q.node(ctx, k); err == nil {
+			commands, err = send(ctx, node, k, steps)
+		}
+	}
 	if broken(err) && ctx.Err() == nil {
 		for _, s := range steps {
 			s.again = true
 		}
-		commands, _ = q.send(ctx, k, steps)
+		commands, _ = send(ctx, node, k, steps)
 	}
 	for i, s := range steps {
 		s.reply, s.err = commands[i].Slice()
 		if s.err != nil && redis.HasErrorPrefix(s.err, "NOSCRIPT") {
-			s.reply, s.err = s.script.Eval(ctx, q.client, []string{k.ready()}, s.args...).Slice()
+			s.reply, s.err = s.script.Eval(ctx, node, k.declared(), s.args...).Slice()
 			again = s.err == nil
 		}
 		if s.err != nil {
@@ -141,11 +156,11 @@ func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again boo
 }
 
 // send sends the steps in one pipeline. Each command carries its own error; the one that it returns is the first.
-func (q *Queue) send(ctx context.Context, k keys, steps []*step) ([]*redis.Cmd, error) {
-	pipe := q.client.Pipeline()
+func send(ctx context.Context, node redis.Cmdable, k keys, steps []*step) ([]*redis.Cmd, error) {
+	pipe := node.Pipeline()
 	commands := make([]*redis.Cmd, len(steps))
 	for i, s := range steps {
-		commands[i] = s.script.EvalSha(ctx, pipe, []string{k.ready()}, s.args...)
+		commands[i] = s.script.EvalSha(ctx, pipe, k.declared(), s.args...)
 	}
 	return commands, execute(ctx, pipe)
 }
