@@ -37,7 +37,8 @@ type Options struct {
 	QueueMaxDeliveries int
 	QueueMaxMebibytes  int
 	LeaseTime          time.Duration
-	HistoryMax         int // records of one subscription
+	Durability         string // what a 202 waits for: a queue.Durability
+	HistoryMax         int    // records of one subscription
 	HistoryMaxAge      time.Duration
 	HistoryMebibytes   int
 
@@ -129,6 +130,11 @@ func (o *Options) bindQueue(s *settings.Set) {
 		"Unfinished deliveries of one subscription past which its further ones fail, so that it cannot fill the queue.")
 	s.Seconds(&o.LeaseTime, "lease-time", "WEBHOOK_LEASE_TIME", 20*time.Second, 3*time.Second, 10*time.Minute,
 		"After how long the deliveries of a dispatcher that died go on elsewhere. A live one extends its leases.")
+	s.Choice(&o.Durability, "durability", "WEBHOOK_DURABILITY",
+		[]string{string(queue.ByRedis), string(queue.ByReplica), string(queue.ByDisk)},
+		"What an event's 202 waits for. redis: Redis has it, and Redis' settings say what that survives. replica: and a "+
+			"replica has received it (WAIT). disk: and it is on Redis' disk (WAITAOF, of Redis 7.2 or newer with "+
+			"appendonly yes). What is not so within 2.5 seconds is answered 503.")
 	o.bindHistory(s)
 	o.bindArchive(s)
 }
@@ -289,6 +295,7 @@ func (o *Options) queueOptions() queue.Options {
 	}
 	return queue.Options{
 		MaxOutboxBytes: outbox,
+		Durability:     queue.Durability(o.Durability),
 		Shards:         o.Shards, LeaseTime: o.LeaseTime, MaxDeliveries: o.QueueMaxDeliveries,
 		MaxBytes: int64(o.QueueMaxMebibytes) << 20, MaxHistory: o.HistoryMax, MaxHistoryAge: o.HistoryMaxAge,
 		MaxHistoryBytes: int64(o.HistoryMebibytes) << 20,

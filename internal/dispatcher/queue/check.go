@@ -19,7 +19,8 @@ type Finding struct {
 }
 
 // Check looks whether the server suits: reachable, 6.2 or newer, evicting nothing, with room for what the bounds allow,
-// writing to disk, and holding data of the same number of shards. An error means that it could not look: Redis is away.
+// writing to disk, able to be as durable as is asked for, and holding data of the same number of shards. An error means
+// that it could not look: Redis is away.
 func (q *Queue) Check(ctx context.Context) ([]Finding, error) {
 	var findings []Finding
 	err := q.eachServer(ctx, func(ctx context.Context, server redis.Cmdable) error {
@@ -28,7 +29,11 @@ func (q *Queue) Check(ctx context.Context) ([]Finding, error) {
 			return fmt.Errorf("ask Redis for its state: %w", unavailable(err))
 		}
 		fields := parseInfo(info)
-		for _, finding := range append(checkServer(fields), q.checkRoom(fields)...) {
+		durable, err := q.Durability.check(ctx, server, fields)
+		if err != nil {
+			return fmt.Errorf("ask Redis how durable it is: %w", unavailable(err))
+		}
+		for _, finding := range slices.Concat(checkServer(fields), q.checkRoom(fields), durable) {
 			if !slices.Contains(findings, finding) {
 				findings = append(findings, finding)
 			}

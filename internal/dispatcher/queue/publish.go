@@ -185,10 +185,10 @@ func (c *publishCall) end(err error) {
 // publishArgs asks to lease at most so much at once.
 func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation) []any {
 	s.calls++
-	args := make([]any, 0, 11+10*len(calls))
+	args := make([]any, 0, 12+10*len(calls))
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes),
-		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), len(calls))
+		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), s.answered, len(calls))
 	for _, c := range calls {
 		parts := (c.whole + maxTargets - 1) / maxTargets
 		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, c.whole, parts*len(c.payload), len(c.targets))
@@ -205,6 +205,10 @@ func (s *shard) bring(call *publishCall) {
 	defer s.mu.Unlock()
 	if s.ended {
 		call.end(errStopped)
+		return
+	}
+	if s.unconfirmed.doubt != nil && !call.further {
+		call.end(s.unconfirmed.doubt)
 		return
 	}
 	if call.further {
@@ -228,17 +232,19 @@ func (s *shard) answer(calls []*publishCall, st *step, started time.Time) {
 		}
 		return
 	}
-	var again []*publishCall
+	s.answered = s.calls
+	var taken, again []*publishCall
 	for i, c := range calls {
 		entry, _ := st.reply[i+1].([]any)
 		if number(entry[0]) != unknownSubscriptions {
 			c.take(entry)
-			c.end(nil)
+			taken = append(taken, c)
 			continue
 		}
 		c.unknown = texts(entry[1:])
 		again = append(again, c)
 	}
+	s.accepted(taken)
 	if len(again) > 0 {
 		go s.republish(again)
 	}

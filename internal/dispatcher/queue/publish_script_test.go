@@ -25,7 +25,7 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|7|t|e1#d1", "payloads": "e1#d1=t\ne1#d1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
-				"totals": "bytes=7 version=1", "call:q (ttl)": "1|[0,[0],[3]]",
+				"totals": "bytes=7 version=1", "call:q (ttl)": "1|1|[0,[0],[3]]",
 			},
 		},
 		"an event with two matches is stored once and waits for both": {
@@ -36,7 +36,7 @@ func TestPublishScript(t *testing.T) {
 				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s2|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "refs": "e1=2",
 				"fresh:s1": "d1", "fresh:s2": "d2", "ready": "s1@1000000 s2@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
-				"totals": "bytes=4 events=1 version=1", "call:q (ttl)": "1|[0,[0]]",
+				"totals": "bytes=4 events=1 version=1", "call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"a single match needs no count of references": {
@@ -46,14 +46,14 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-				"call:q (ttl)": "1|[0,[0]]",
+				"call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"an event without matches is counted": {
 			seed:   two,
 			call:   func(r *rig) string { return r.publish(pub{id: "e1"}) },
 			answer: "[0 [0]]",
-			want:   map[string]string{"totals": "events=1", "call:q (ttl)": "1|[0,[0]]"},
+			want:   map[string]string{"totals": "events=1", "call:q (ttl)": "1|1|[0,[0]]"},
 		},
 		"a paused subscription keeps what comes and does not run": {
 			seed:   func(r *rig) { r.configure("s1 1 60 2 3 1 1") },
@@ -62,7 +62,7 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
 				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-				"call:q (ttl)": "1|[0,[0]]",
+				"call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"further work does not send a subscription to the end of the line": {
@@ -76,7 +76,7 @@ func TestPublishScript(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1 d2=s1|0|1000500|4|t|e2", "payloads": "e1=t\ne1 e2=t\ne2",
 				"fresh:s1": "d1 d2", "sub:s1": limits + " fr=2 ver=2", "totals": "bytes=8 events=2 version=2",
-				"call:q (ttl)": "2|[0,[0]]",
+				"call:q (ttl)": "2|1|[0,[0]]",
 			},
 		},
 		"new work comes forward where only a later retry waited": {
@@ -92,7 +92,7 @@ func TestPublishScript(t *testing.T) {
 				"deliveries": "d1=s1|1|1000000|4|t|e1 d2=s1|0|1000000|4|t|e2", "payloads": "e1=t\ne1 e2=t\ne2",
 				"fresh:s1": "d2", "ready": "s1@1000000",
 				"sub:s1": limits + " cf=1 du=1 fr=1 lat=1000000 lcnt=1 lst=500 rh=1000 rn=1 rs=1000 rtry=1 ru=1 ver=3",
-				"totals": "bytes=8 events=2 lcnt=1 retrying=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+				"totals": "bytes=8 events=2 lcnt=1 retrying=1 token=1 version=3", "call:q (ttl)": "2|1|[0,[0]]",
 			},
 		},
 	})
@@ -109,7 +109,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 	waits := map[string]string{
 		"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 		"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-		"call:q (ttl)": "1|[0,[0]]",
+		"call:q (ttl)": "1|1|[0,[0]]",
 	}
 	runScriptCases(t, map[string]scriptCase{
 		"one that has a place": {
@@ -117,7 +117,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "leases": "1:d1@1020000",
 				"sub:s1": limits + " inf=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 token=1 version=1",
-				"call:q (ttl)": "1|[0,[0],[1,1000000,0]]",
+				"call:q (ttl)": "1|1|[0,[0],[1,1000000,0]]",
 			},
 		},
 		"as many as there are places, and the places among all targets": {
@@ -134,7 +134,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 				"leases": "1:d1@1020000 1:d2@1020000 1:d3@1020000 1:d5@1020000",
 				"sub:s1": limits + " fr=1 inf=2 ver=1", "sub:s2": limits + " inf=2 ver=1", "dirty": "s1@1 s2@1",
 				"totals":       "bytes=12 events=4 token=1 version=1",
-				"call:q (ttl)": "1|[0,[0],[0],[0],[0],[1,1000000,0,1,2,4]]",
+				"call:q (ttl)": "1|1|[0,[0],[0],[0],[0],[1,1000000,0,1,2,4]]",
 			},
 		},
 		"none without room for deliveries": {seed: early(0, 100), call: publish, answer: "[0 [0]]", want: waits},
@@ -150,7 +150,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d0=s1|0|1000000|4|t|e0 d1=s1|0|1000000|4|t|e1", "payloads": "e0=t\ne0 e1=t\ne1",
 				"fresh:s1": "d0 d1", "sub:s1": "g3 r60 c2 m3 a1 p0 fr=2 ver=2",
-				"totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
+				"totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|1|[0,[0]]",
 			},
 		},
 		"none while another subscription waits for its turn": {
@@ -163,7 +163,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d0=s2|0|1000000|4|t|e0 d1=s1|0|1000000|4|t|e1", "payloads": "e0=t\ne0 e1=t\ne1",
 				"fresh:s1": "d1", "ready": "s1@1000000 s2@1000000", "sub:s1": limits + " fr=1 ver=2",
-				"dirty": "s2@1 s1@2", "totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|[0,[0]]",
+				"dirty": "s2@1 s1@2", "totals": "bytes=8 events=2 version=2", "call:q (ttl)": "2|1|[0,[0]]",
 			},
 		},
 		"none of a paused subscription": {
@@ -175,7 +175,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1",
 				"sub:s1": "g1 r60 c2 m3 a1 p1 fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-				"call:q (ttl)": "1|[0,[0]]",
+				"call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"none beyond the rate limit, until its window is over": {
@@ -200,7 +200,7 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 				"ended":    "[1:d0=1000000|s|1|4||n|s1|t|e0] [2:d1=1061000|s|1|4||n|s1|t|e1]",
 				"sub:s1":   "g1 r1 c2 m3 a1 p0 inf=1 lat=1061000 lcnt=2 lok=1061000 lst=200 ok=2 rs=1061 ver=5",
 				"totals":   "bytes=4 events=3 kept=8 lcnt=2 ok=2 token=4 version=5",
-				"sleepers": "me@1066000", "call:q (ttl)": "3|[0,[0],[4,1122000,0]]",
+				"sleepers": "me@1066000", "call:q (ttl)": "3|1|[0,[0],[4,1122000,0]]",
 			},
 		},
 	})
@@ -218,7 +218,7 @@ func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
-				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1", "call:q (ttl)": "1|[0,[0]]",
+				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1", "call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"the same id and content again gives the first receipt": {
@@ -226,21 +226,21 @@ func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 			call: func(r *rig) string {
 				return r.publish(pub{id: "e1", fingerprint: "f", receipt: "s1 d9", targets: "s1/d9"})
 			},
-			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|[0,[1,"s1 d1"]]`},
+			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|1|[0,[1,"s1 d1"]]`},
 		},
 		"it does so even where the matches are unknown by now": {
 			seed: seen,
 			call: func(r *rig) string {
 				return r.publish(pub{id: "e1", fingerprint: "f", receipt: "s9 d9", targets: "s9/d9"})
 			},
-			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|[0,[1,"s1 d1"]]`},
+			answer: "[0 [1 s1 d1]]", want: map[string]string{"call:q (ttl)": `2|1|[0,[1,"s1 d1"]]`},
 		},
 		"the same id with other content is a conflict": {
 			seed: seen,
 			call: func(r *rig) string {
 				return r.publish(pub{id: "e1", fingerprint: "g", receipt: "s1 d9", targets: "s1/d9"})
 			},
-			answer: "[0 [2]]", want: map[string]string{"call:q (ttl)": "2|[0,[2]]"},
+			answer: "[0 [2]]", want: map[string]string{"call:q (ttl)": "2|1|[0,[2]]"},
 		},
 		"within one call the second is a duplicate of the first": {
 			seed: two,
@@ -253,7 +253,7 @@ func TestPublishScriptKnowsWhatItSaw(t *testing.T) {
 				"deliveries": "d1=s1|0|1000000|4|t|e1#1000000", "payloads": "e1#1000000=t\ne1", "fresh:s1": "d1",
 				"ready": "s1@1000000", "sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1",
 				"totals": "bytes=4 events=1 version=1", "seen:e1 (ttl)": "f|s1 d1",
-				"call:q (ttl)": `1|[0,[0],[1,"s1 d1"],[2]]`,
+				"call:q (ttl)": `1|1|[0,[0],[1,"s1 d1"],[2]]`,
 			},
 		},
 		"the same call again changes nothing and gets the first answer": {
@@ -289,7 +289,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d2=s1|0|1000000|4|t|e2", "payloads": "e2=t\ne2", "fresh:s1": "d2", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-				"call:q (ttl)": `1|[0,[4,"s8","s9"],[0]]`,
+				"call:q (ttl)": `1|1|[0,[4,"s8","s9"],[0]]`,
 			},
 		},
 		"the delivery of a subscription that is gone ends as cancelled": {
@@ -304,7 +304,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 				"refs":       "e1=1+1",
 				"deliveries": "d2=s2|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s2": "d2", "ready": "s2@1000000",
 				"sub:s2": limits + " fr=1 ver=1", "dirty": "s2@1", "totals": "bytes=4 canceled=1 events=1 version=1",
-				"call:q (ttl)": "1|[0,[0]]",
+				"call:q (ttl)": "1|1|[0,[0]]",
 			},
 		},
 		"what is beyond a subscription's own backlog fails, and its health is urgent": {
@@ -323,7 +323,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 				"sub:s1": limits + " fail=1 fr=2 full=1 inf=1 ver=2", "sub:s2": limits + " fr=1 ver=2",
 				"ended": "[1:d4=1000000|f|0|4|backlog_full|n|s1|t|e4]",
 				"refs":  "e4=1+1", "ready": "s1@1000000 s2@1000000", "dirty": "s1@1 s2@2", "urgent": "s1@2",
-				"totals": "bytes=16 events=4 failed=1 token=1 version=2", "call:q (ttl)": `2|[0,[0],[0,"s1"]]`,
+				"totals": "bytes=16 events=4 failed=1 token=1 version=2", "call:q (ttl)": `2|1|[0,[0],[0,"s1"]]`,
 			},
 		},
 		"a backlog that has room again is urgent too": {
@@ -338,7 +338,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d3=s1|0|1000000|4|t|e3", "payloads": "e1=t\ne1 e2=t\ne2 e3=t\ne3", "fresh:s1": "d3", "ready": "s1@1000000",
 				"sub:s1": "g1 r60 c2 m1 a1 p0 fail=1 fr=1 lat=1000000 lcnt=1 lok=1000000 lst=200 lsum=7 ok=1 rh=1000 rn=1 rs=1000 ru=1 ver=3",
-				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 kept=8 lcnt=1 lsum=7 ok=1 token=1 version=3", "call:q (ttl)": "2|[0,[0]]",
+				"urgent": "s1@3", "totals": "bytes=4 events=3 failed=1 kept=8 lcnt=1 lsum=7 ok=1 token=1 version=3", "call:q (ttl)": "2|1|[0,[0]]",
 			},
 		},
 		"what does not fit into the shard by number, wholly": {
@@ -355,7 +355,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 				"deliveries": "d1=s1|0|1000000|4|t|e1 d4=s2|0|1000000|4|t|e3#1000000", "payloads": "e1=t\ne1 e3#1000000=t\ne3",
 				"fresh:s1": "d1", "fresh:s2": "d4", "ready": "s1@1000000 s2@1000000", "seen:e3 (ttl)": "f|",
 				"sub:s1": limits + " fr=1 ver=1", "sub:s2": limits + " fr=1 ver=1", "dirty": "s1@1 s2@1",
-				"totals": "bytes=8 events=2 version=1", "call:q (ttl)": "1|[0,[0],[3],[0]]",
+				"totals": "bytes=8 events=2 version=1", "call:q (ttl)": "1|1|[0,[0],[3],[0]]",
 			},
 		},
 		"what does not fit into the shard by bytes, without remembering its id": {
@@ -370,7 +370,7 @@ func TestPublishScriptRefuses(t *testing.T) {
 			want: map[string]string{
 				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "fresh:s1": "d1", "ready": "s1@1000000",
 				"sub:s1": limits + " fr=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 version=1",
-				"call:q (ttl)": "1|[0,[0],[3]]",
+				"call:q (ttl)": "1|1|[0,[0],[3]]",
 			},
 		},
 	})

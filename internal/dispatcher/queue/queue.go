@@ -34,6 +34,8 @@ type Options struct {
 	// events are refused; accepted ones stay.
 	MaxDeliveries int
 	MaxBytes      int64
+	// Durability is what Publish waits for: ByRedis.
+	Durability Durability
 	// MaxHistory, MaxHistoryAge and MaxHistoryBytes bound the history of deliveries that have ended: records of one
 	// subscription, the time since a delivery was made, and the memory of records and bodies over all shards. 100, 24 h,
 	// 256 MiB.
@@ -110,6 +112,9 @@ func New(o Options) (*Queue, error) {
 	if o.Shards < 1 || o.Shards > maxShards {
 		return nil, fmt.Errorf("queue shards: %d is not in 1 to %d", o.Shards, maxShards)
 	}
+	if o.Durability.command(0) == nil && o.Durability != ByRedis {
+		return nil, fmt.Errorf("durability: %q is none of %s, %s, %s", o.Durability, ByRedis, ByReplica, ByDisk)
+	}
 	q := &Queue{
 		Options: o, client: o.Client, instance: uuid.NewString(), walks: make(chan struct{}, maxWalks),
 		begun: make(chan struct{}, 1),
@@ -125,6 +130,7 @@ func setDefaults(o *Options) {
 	setDefault(&o.Prefix, "nexus")
 	setDefault(&o.Shards, 1)
 	setDefault(&o.LeaseTime, 20*time.Second)
+	setDefault(&o.Durability, ByRedis)
 	setDefault(&o.DeduplicationTime, 24*time.Hour)
 	setDefault(&o.MaxDeliveries, 1_000_000)
 	setDefault(&o.MaxBytes, 1<<30)

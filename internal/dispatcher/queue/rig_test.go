@@ -76,7 +76,7 @@ func (r *rig) run(script *redis.Script, args ...any) any {
 }
 
 func (r *rig) try(script *redis.Script, args ...any) (any, error) {
-	return script.Run(r.t.Context(), r.client, []string{r.keys.ready()}, append([]any{r.now}, args...)...).Result()
+	return script.Run(r.t.Context(), r.client, r.keys.declared(), append([]any{r.now}, args...)...).Result()
 }
 
 // limits are those of a subscription in the order of configure.lua.
@@ -127,7 +127,7 @@ func (r *rig) publishAs(number int, events ...pub) string {
 }
 
 func (r *rig) publishArgs(number int, events ...pub) []any {
-	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.earlyBytes, leaseMillis, len(events)}
+	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.earlyBytes, leaseMillis, number - 1, len(events)}
 	for _, e := range events {
 		args = append(args, e.args()...)
 	}

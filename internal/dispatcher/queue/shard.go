@@ -17,6 +17,7 @@ type shard struct {
 	keys    keys
 	log     *slog.Logger
 	kick    chan struct{} // holds one token while there is something to do
+	confirm chan struct{} // holds one token while there is something to confirm
 	endings chan struct{} // holds one token while something has ended that is not filed
 
 	mu          sync.Mutex
@@ -26,11 +27,13 @@ type shard struct {
 	settlements []Settlement
 	turn        bool // of s.publishes before s.parts
 	ended       bool // takes no publishes any more
+	unconfirmed unconfirmed
 
 	// Of the goroutine of run alone:
 	held     map[string]time.Time // token:delivery -> when it was leased or last extended
 	extended time.Time
 	calls    int64 // publish calls made
+	answered int64 // the latest of them that was answered
 	outage   outage
 }
 
@@ -38,6 +41,7 @@ func newShard(q *Queue, index int) *shard {
 	return &shard{
 		q: q, index: index, keys: newKeys(q.Prefix, index), log: q.Logger.With("shard", index),
 		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[string]time.Time{},
+		confirm: make(chan struct{}, 1),
 	}
 }
 
@@ -62,6 +66,7 @@ func (q *Queue) Settle(settlement Settlement) {
 // broken off: its publishers and its leases need the answer.
 func (s *shard) run(ctx context.Context) error {
 	whole := context.WithoutCancel(ctx)
+	defer s.startConfirming(whole)()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

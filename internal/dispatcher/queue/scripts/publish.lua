@@ -3,10 +3,12 @@
 -- ARGV  [1] now  [2] caller (a queue of a process)  [3] number of its call, each greater than the one before
 --       [4] ms for which its last call is remembered  [5] ms for which event ids are remembered
 --       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard
---       [8] most deliveries to lease  [9] most payload bytes to lease  [10] lease (ms)  [11] events, then for each:
---       event id, fingerprint ('' = the id cannot come twice), receipt (kept with the fingerprint), payload, deliveries
---       and payload bytes that there must be room for (of the event in all its parts; 0 for a further part, which no
---       bound refuses since the first was queued), targets, and for each target: sub, delivery
+--       [8] most deliveries to lease  [9] most payload bytes to lease  [10] lease (ms)  [11] number of the caller's
+--       latest call that was answered: with it a row of calls goes on, of which confirm knows that none is missing
+--       [12] events, then for each: event id, fingerprint ('' = the id cannot come twice), receipt (kept with the
+--       fingerprint), payload, deliveries and payload bytes that there must be room for (of the event in all its parts; 0
+--       for a further part, which no bound refuses since the first was queued), targets, and for each target: sub,
+--       delivery
 -- Returns {0, one entry for each event}: {0, subs with a full backlog...} queued, {1, receipt of the first time},
 --       {2} seen with another fingerprint, {3} the shard is full, {4, sub, ...} these must be configured first; and
 --       where some were leased: {token, now, place...} of these among all targets of the call, from 0, ascending};
@@ -17,10 +19,12 @@ local now = clock()
 local present = text(now)
 local marker = prefix .. 'call:' .. ARGV[2]
 local before = call('GET', marker)
+local since = ARGV[3]   -- the first call of the row
 if before then
-  local number, answer = string.match(before, '^(%d+)|(.*)$')
+  local number, first, answer = string.match(before, '^(%d+)|(%d+)|(.*)$')
   if number == ARGV[3] then return cjson.decode(answer) end
   if tonumber(number) > tonumber(ARGV[3]) then return {1} end
+  if number == ARGV[11] then since = first end
 end
 
 local waiting = call('HLEN', prefix .. 'deliveries')
@@ -140,8 +144,8 @@ local function take(e)
   return result
 end
 
-local events, ids, i = {}, {}, 12
-for n = 1, tonumber(ARGV[11]) do
+local events, ids, i = {}, {}, 13
+for n = 1, tonumber(ARGV[12]) do
   local e = {
     id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3],
     deliveries = tonumber(ARGV[i + 4]), bytes = tonumber(ARGV[i + 5]), targets = {},
@@ -203,5 +207,5 @@ for _, s in ipairs(order) do
   end
 end
 flush(now)
-call('SET', marker, ARGV[3] .. '|' .. cjson.encode(answer), 'PX', ARGV[4])
+call('SET', marker, ARGV[3] .. '|' .. since .. '|' .. cjson.encode(answer), 'PX', ARGV[4])
 return answer

@@ -1,0 +1,197 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nexus.io/webhooks/test/redistest"
+)
+
+// A row of calls that were all answered is there as a whole; one that another server lacks is not.
+func TestConfirmScript(t *testing.T) {
+	r := newRig(t)
+	confirm := func(caller string, first, last int) int64 {
+		t.Helper()
+		n, err := r.client.Eval(t.Context(), confirmSource, r.keys.declared(), caller, first, last, 60_000).Int64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	expect := func(what string, got, want int64) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	expect("nobody published", confirm("q", 1, 1), 0)
+	expect("only a look", confirm("q", 0, 0), 1)
+	r.configure("s1 1 60 2 9 1 0")
+	for n := 1; n <= 3; n++ {
+		r.publishAs(n, pub{id: fmt.Sprint("e", n), targets: fmt.Sprint("s1/d", n)})
+	}
+	r.publishAs(3, pub{id: "e3", targets: "s1/d3"}) // its answer got lost
+	expect("all of them", confirm("q", 1, 3), 1)
+	expect("one that is to come", confirm("q", 1, 4), 0)
+	expect("of another caller", confirm("p", 1, 1), 0)
+	r.publishAs(5, pub{id: "e5", targets: "s1/d5"}) // the fourth was answered by a server that is gone
+	expect("those before the gap", confirm("q", 1, 3), 0)
+	expect("those around the gap", confirm("q", 3, 5), 0)
+	expect("those behind it", confirm("q", 5, 5), 1)
+	expect("only a look", confirm("q", 0, 0), 1)
+}
+
+// durable runs a queue at a server and returns it with a function that publishes an event once.
+func durable(t *testing.T, s *redistest.Server, d Durability) (*Queue, func(Publication) error) {
+	t.Helper()
+	client, err := Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q, _ := place{client, "durable", 1}.run(t, func(o *Options, _ *sink) { o.Durability = d })
+	configure(t, q, "s1")
+	return q, func(e Publication) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := q.Publish(ctx, []Publication{e})
+		if ctx.Err() != nil {
+			t.Error("the publisher was kept until its own patience ended")
+		}
+		return err
+	}
+}
+
+func known(id string) Publication {
+	e := publication(id, "s1")
+	e.Fingerprint = "f"
+	return e
+}
+
+func TestPublishingWaitsForAReplica(t *testing.T) {
+	server := redistest.ForTest(t)
+	replica := server.ReplicaForTest(t)
+	q, publishOnce := durable(t, server, ByReplica)
+	_, undemanding := durable(t, server, ByRedis)
+	if err := publishOnce(known("e1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = replica.Signal(syscall.SIGCONT) }()
+	if err := undemanding(known("e2")); err != nil {
+		t.Fatal(err)
+	}
+	if err := publishOnce(known("e2")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "replica") {
+		t.Errorf("a repetition of what is only in Redis: %v", err)
+	}
+	empty(t, q) // deliveries do not wait for the replica
+	before := time.Now()
+	if err := publishOnce(known("e3")); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a replica that does not receive: %v", err)
+	}
+	if took := time.Since(before); took > confirmWait/2 {
+		t.Errorf("the second refusal took %v, although it was known", took)
+	}
+	if n := q.client.Exists(t.Context(), newKeys("durable", 0).prefix+"seen:e3").Val(); n != 0 {
+		t.Error("what would be refused was queued")
+	}
+	if err := replica.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"e1", "e2", "e3"} {
+		eventually(t, id+" is accepted", func() bool { return publishOnce(known(id)) == nil })
+	}
+	if n := replica.Client().Exists(t.Context(), newKeys("durable", 0).prefix+"seen:e3").Val(); n != 1 {
+		t.Error("the replica has not what was accepted")
+	}
+}
+
+// A server that has taken over without the events must not confirm them, whatever its replicas say.
+func TestAServerThatTookOverConfirmsOnlyWhatItHas(t *testing.T) {
+	server := redistest.ForTest(t)
+	server.ReplicaForTest(t)
+	q, publishOnce := durable(t, server, ByReplica)
+	for n := range 3 {
+		if err := publishOnce(known(fmt.Sprint("e", n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := q.shards[0]
+	if err := s.outlasts(t.Context(), 1, 3, confirmWait); err != nil {
+		t.Errorf("what is there: %v", err)
+	}
+	if err := s.outlasts(t.Context(), 1, 4, confirmWait); !errors.Is(err, errElsewhere) {
+		t.Errorf("a call that is not there: %v", err)
+	}
+	if err := q.client.FlushAll(t.Context()).Err(); err != nil { // as a new master would be that received nothing
+		t.Fatal(err)
+	}
+	if err := s.outlasts(t.Context(), 1, 3, confirmWait); !errors.Is(err, errElsewhere) {
+		t.Errorf("calls that are lost: %v", err)
+	}
+}
+
+func TestPublishingWaitsForTheDisk(t *testing.T) {
+	server := redistest.WithWAITAOF(t, "--appendonly", "yes", "--appendfsync", "always")
+	_, publishOnce := durable(t, server, ByDisk)
+	_, undemanding := durable(t, server, ByRedis)
+	if err := publishOnce(known("e1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Client().ConfigSet(t.Context(), "appendfsync", "no").Err(); err != nil { // a disk that never ends
+		t.Fatal(err)
+	}
+	if err := undemanding(known("e2")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := publishOnce(known("e2")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "disk") {
+			t.Errorf("what is not on the disk: %v", err)
+		}
+	}
+	if err := server.Client().ConfigSet(t.Context(), "appendfsync", "everysec").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is accepted", func() bool { return publishOnce(known("e2")) == nil })
+}
+
+func TestCheckOfDurability(t *testing.T) {
+	linked := redistest.ForTest(t, "--appendonly", "yes")
+	linked.ReplicaForTest(t)
+	cases := map[string]struct {
+		server     *redistest.Server
+		durability Durability
+		say        string // "" for no finding
+		fatal      bool
+	}{
+		"a replica":           {linked, ByReplica, "", false},
+		"no replica":          {redistest.ForTest(t, "--appendonly", "yes"), ByReplica, "no replica is connected", false},
+		"no WAIT":             {redistest.ForTest(t, "--appendonly", "yes", "--rename-command", "WAIT", ""), ByReplica, "it refuses WAIT", true},
+		"no WAITAOF":          {linked, ByDisk, "it refuses WAITAOF", true},
+		"WAITAOF":             {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "", false},
+		"WAITAOF without log": {redistest.WithWAITAOF(t), ByDisk, "appendonly is off, so that", true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			findings, err := onServer(t, c.server).queue(t, func(o *Options) { o.Durability = c.durability }).Check(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fatal, said := false, false
+			for _, f := range findings {
+				fatal = fatal || f.Fatal
+				said = said || c.say != "" && strings.Contains(f.Message, c.say)
+			}
+			if fatal != c.fatal || said != (c.say != "") || c.say == "" && len(findings) > 0 {
+				t.Errorf("found %+v, want fatal %t and %q", findings, c.fatal, c.say)
+			}
+		})
+	}
+}
