@@ -49,13 +49,14 @@ func (a *Authority) Pool() *x509.CertPool {
 	return pool
 }
 
-// Issue makes a certificate and its private key, as PEM, for servers on loopback and for clients of this name.
-func (a *Authority) Issue(name string) (certificate, key []byte) {
+// Issue makes a certificate and its private key, as PEM, for servers on loopback and of these hosts, and for clients of
+// this name.
+func (a *Authority) Issue(name string, hosts ...string) (certificate, key []byte) {
 	a.t.Helper()
 	template, private := newTemplate(a.t, name), newKey(a.t)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames, template.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	template.DNSNames, template.IPAddresses = append(hosts, "localhost"), []net.IP{net.IPv4(127, 0, 0, 1)}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
 	check(a.t, err)
 	raw, err := x509.MarshalPKCS8PrivateKey(private)

@@ -22,12 +22,14 @@ func networks(tb testing.TB, entries ...string) []netip.Prefix {
 	return parsed
 }
 
+var publicAddresses = []string{
+	"1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1",
+	"198.17.255.255", "198.20.0.0", "223.255.255.255", "2606:4700::1111", "2a00:1450::1",
+	"::ffff:8.8.8.8", "64:ff9b::808:808",
+}
+
 func TestPublicAddressesNeedHTTPS(t *testing.T) {
-	for _, address := range []string{
-		"1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1",
-		"198.17.255.255", "198.20.0.0", "223.255.255.255", "2606:4700::1111", "2a00:1450::1",
-		"::ffff:8.8.8.8", "64:ff9b::808:808",
-	} {
+	for _, address := range publicAddresses {
 		t.Run(address, func(t *testing.T) {
 			addr := netip.MustParseAddr(address)
 			if err := (Policy{}).Check(addr, true); err != nil {
@@ -38,55 +40,57 @@ func TestPublicAddressesNeedHTTPS(t *testing.T) {
 	}
 }
 
+// specialAddresses are refused as what kind says, unless the networks of allow are opened.
+var specialAddresses = map[string]struct{ allow, kind string }{
+	"0.0.0.0":              {"0.0.0.0/8", "unspecified"},
+	"0.1.2.3":              {"0.0.0.0/8", "unspecified"},
+	"10.0.0.1":             {"10.0.0.0/8", "private"},
+	"100.64.0.1":           {"100.64.0.0/10", "shared"},
+	"100.127.255.255":      {"100.64.0.0/10", "shared"},
+	"127.0.0.1":            {"127.0.0.1", "loopback"},
+	"127.255.255.254":      {"127.0.0.0/8", "loopback"},
+	"172.16.0.1":           {"172.16.0.0/12", "private"},
+	"172.31.255.255":       {"172.16.0.0/12", "private"},
+	"192.0.0.1":            {"192.0.0.0/24", "reserved"},
+	"192.0.2.1":            {"192.0.2.0/24", "documentation"},
+	"192.88.99.1":          {"192.88.99.0/24", "6to4 relay"},
+	"192.168.1.1":          {"192.168.0.0/16", "private"},
+	"198.18.0.1":           {"198.18.0.0/15", "benchmark"},
+	"198.19.255.255":       {"198.18.0.0/15", "benchmark"},
+	"198.51.100.1":         {"198.51.100.0/24", "documentation"},
+	"203.0.113.1":          {"203.0.113.0/24", "documentation"},
+	"224.0.0.1":            {"224.0.0.0/4", "multicast"},
+	"239.255.255.255":      {"224.0.0.0/4", "multicast"},
+	"240.0.0.1":            {"240.0.0.0/4", "reserved"},
+	"255.255.255.255":      {"255.255.255.255", "reserved"},
+	"::":                   {"::", "unspecified"},
+	"::1":                  {"::1", "loopback"},
+	"::ffff:127.0.0.1":     {"127.0.0.0/8", "loopback"},
+	"::ffff:7f00:1":        {"127.0.0.0/8", "loopback"},
+	"::ffff:10.0.0.1":      {"10.0.0.0/8", "private"},
+	"::127.0.0.1":          {"::/96", "IPv4-compatible"},
+	"64:ff9b::a00:1":       {"10.0.0.0/8", "it leads to 10.0.0.1, and it is a private"},
+	"64:ff9b::127.0.0.1":   {"127.0.0.0/8", "it leads to 127.0.0.1, and it is a loopback"},
+	"64:ff9b:1::808:808":   {"64:ff9b:1::/96", "local NAT64"},
+	"100::1":               {"100::/64", "reserved"},
+	"2001::1":              {"2001::/32,0.0.0.0/0", "it leads to"},
+	"2001:2::1":            {"2001:2::/48", "benchmark"},
+	"2001:10::1":           {"2001:10::/28", "reserved"},
+	"2001:db8::1":          {"2001:db8::/32", "documentation"},
+	"2002:808:808::1":      {"2002::/16", "6to4"},
+	"2002:a00:1::1":        {"2002::/16,10.0.0.0/8", "it leads to 10.0.0.1, and it is a private"},
+	"3fff::1":              {"3fff::/20", "documentation"},
+	"4000::1":              {"4000::/3", "reserved"},
+	"5f00::1":              {"5f00::/16", "reserved"},
+	"fc00::1":              {"fc00::/7", "unique local"},
+	"fd12:3456::1":         {"fd12:3456::/32", "unique local"},
+	"fec0::1":              {"fec0::/10", "reserved"},
+	"ff02::1":              {"ff00::/8", "multicast"},
+	"::ffff:0:192.168.0.1": {"::ffff:0:0:0/96,192.168.0.0/16", "it leads to 192.168.0.1"},
+}
+
 func TestSpecialAddressesNeedAnAllowedNetwork(t *testing.T) {
-	cases := map[string]struct{ allow, kind string }{
-		"0.0.0.0":              {"0.0.0.0/8", "unspecified"},
-		"0.1.2.3":              {"0.0.0.0/8", "unspecified"},
-		"10.0.0.1":             {"10.0.0.0/8", "private"},
-		"100.64.0.1":           {"100.64.0.0/10", "shared"},
-		"100.127.255.255":      {"100.64.0.0/10", "shared"},
-		"127.0.0.1":            {"127.0.0.1", "loopback"},
-		"127.255.255.254":      {"127.0.0.0/8", "loopback"},
-		"172.16.0.1":           {"172.16.0.0/12", "private"},
-		"172.31.255.255":       {"172.16.0.0/12", "private"},
-		"192.0.0.1":            {"192.0.0.0/24", "reserved"},
-		"192.0.2.1":            {"192.0.2.0/24", "documentation"},
-		"192.88.99.1":          {"192.88.99.0/24", "6to4 relay"},
-		"192.168.1.1":          {"192.168.0.0/16", "private"},
-		"198.18.0.1":           {"198.18.0.0/15", "benchmark"},
-		"198.19.255.255":       {"198.18.0.0/15", "benchmark"},
-		"198.51.100.1":         {"198.51.100.0/24", "documentation"},
-		"203.0.113.1":          {"203.0.113.0/24", "documentation"},
-		"224.0.0.1":            {"224.0.0.0/4", "multicast"},
-		"239.255.255.255":      {"224.0.0.0/4", "multicast"},
-		"240.0.0.1":            {"240.0.0.0/4", "reserved"},
-		"255.255.255.255":      {"255.255.255.255", "reserved"},
-		"::":                   {"::", "unspecified"},
-		"::1":                  {"::1", "loopback"},
-		"::ffff:127.0.0.1":     {"127.0.0.0/8", "loopback"},
-		"::ffff:7f00:1":        {"127.0.0.0/8", "loopback"},
-		"::ffff:10.0.0.1":      {"10.0.0.0/8", "private"},
-		"::127.0.0.1":          {"::/96", "IPv4-compatible"},
-		"64:ff9b::a00:1":       {"10.0.0.0/8", "it leads to 10.0.0.1, and it is a private"},
-		"64:ff9b::127.0.0.1":   {"127.0.0.0/8", "it leads to 127.0.0.1, and it is a loopback"},
-		"64:ff9b:1::808:808":   {"64:ff9b:1::/96", "local NAT64"},
-		"100::1":               {"100::/64", "reserved"},
-		"2001::1":              {"2001::/32,0.0.0.0/0", "it leads to"},
-		"2001:2::1":            {"2001:2::/48", "benchmark"},
-		"2001:10::1":           {"2001:10::/28", "reserved"},
-		"2001:db8::1":          {"2001:db8::/32", "documentation"},
-		"2002:808:808::1":      {"2002::/16", "6to4"},
-		"2002:a00:1::1":        {"2002::/16,10.0.0.0/8", "it leads to 10.0.0.1, and it is a private"},
-		"3fff::1":              {"3fff::/20", "documentation"},
-		"4000::1":              {"4000::/3", "reserved"},
-		"5f00::1":              {"5f00::/16", "reserved"},
-		"fc00::1":              {"fc00::/7", "unique local"},
-		"fd12:3456::1":         {"fd12:3456::/32", "unique local"},
-		"fec0::1":              {"fec0::/10", "reserved"},
-		"ff02::1":              {"ff00::/8", "multicast"},
-		"::ffff:0:192.168.0.1": {"::ffff:0:0:0/96,192.168.0.0/16", "it leads to 192.168.0.1"},
-	}
-	for address, c := range cases {
+	for address, c := range specialAddresses {
 		t.Run(address, func(t *testing.T) {
 			addr := netip.MustParseAddr(address)
 			closed := Policy{AllowedNetworks: networks(t, "192.0.2.77", "2001:db8:77::/48")}
@@ -121,17 +125,19 @@ func TestAnEmbeddedAddressIsJudgedBesidesItsTunnel(t *testing.T) {
 	}
 }
 
+var neverAllowed = []string{
+	"169.254.169.254", "169.254.170.2", "169.254.0.1", "169.254.255.255", "100.100.100.200", "168.63.129.16",
+	"192.0.0.192", "fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
+	"fd00:c1::a9fe:a9fe", "fd00:42::42", "fd00:100::100:200", "fd00:a9fe:a9fe::1",
+	"::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "::169.254.169.254", "::ffff:0:169.254.169.254",
+	"64:ff9b::a9fe:a9fe", "64:ff9b::100.100.100.200", "2002:a9fe:a9fe::1",
+	"2001:0:a9fe:a9fe::1", "2001:0:808:808:0:0:5601:5601",
+	"64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1::a9:fea9:fe00:0",
+}
+
 func TestMetadataAndLinkLocalAddressesAreNeverAllowed(t *testing.T) {
 	everything := Policy{AllowedNetworks: networks(t, "0.0.0.0/0", "::/0")}
-	for _, address := range []string{
-		"169.254.169.254", "169.254.170.2", "169.254.0.1", "169.254.255.255", "100.100.100.200", "168.63.129.16",
-		"192.0.0.192", "fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254",
-		"fd00:c1::a9fe:a9fe", "fd00:42::42", "fd00:100::100:200", "fd00:a9fe:a9fe::1",
-		"::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "::169.254.169.254", "::ffff:0:169.254.169.254",
-		"64:ff9b::a9fe:a9fe", "64:ff9b::100.100.100.200", "2002:a9fe:a9fe::1",
-		"2001:0:a9fe:a9fe::1", "2001:0:808:808:0:0:5601:5601",
-		"64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1::a9:fea9:fe00:0",
-	} {
+	for _, address := range neverAllowed {
 		t.Run(address, func(t *testing.T) {
 			addr := netip.MustParseAddr(address)
 			wantDenied(t, everything.Check(addr, true), "never allowed")

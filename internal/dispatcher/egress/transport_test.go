@@ -285,6 +285,7 @@ func TestADeniedErrorIsFoundThroughAClientsError(t *testing.T) {
 type zone struct {
 	mu      sync.Mutex
 	records map[string][]string
+	turns   bool // each answer has the next address only
 }
 
 func startDNS(t *testing.T, records map[string][]string) *net.Resolver {
@@ -336,7 +337,12 @@ func (z *zone) answer(query []byte) []byte {
 	question := message.Questions[0]
 	message.Response, message.Additionals = true, nil
 	z.mu.Lock()
-	addresses, known := z.records[strings.ToLower(question.Name.String())]
+	name := strings.ToLower(question.Name.String())
+	addresses, known := z.records[name]
+	if z.turns && known && question.Type == dnsmessage.TypeA {
+		z.records[name] = append(addresses[1:len(addresses):len(addresses)], addresses[0])
+		addresses = addresses[:1]
+	}
 	z.mu.Unlock()
 	if !known {
 		message.RCode = dnsmessage.RCodeNameError
