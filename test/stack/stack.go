@@ -53,6 +53,7 @@ type Stack struct {
 
 	dir        string
 	kubeconfig string
+	flags      []string
 }
 
 const (
@@ -63,7 +64,7 @@ const (
 // Start runs a stack that ends with the test, in a namespace of its own.
 func Start(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{dir: t.TempDir()}
+	s := &Stack{dir: t.TempDir(), flags: o.Flags}
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -86,7 +87,7 @@ func Start(t testing.TB, o Options) *Stack {
 		"--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0", "--leader-elect=false")
 	check(s.Manager.Start())
 	for i := range o.Dispatchers {
-		d := s.dispatcher(t, i, filepath.Join(bin, "dispatcher"), o.Flags)
+		d := s.dispatcher(t, i, filepath.Join(bin, "dispatcher"))
 		check(d.Start())
 		s.Dispatchers = append(s.Dispatchers, d)
 	}
@@ -96,7 +97,18 @@ func Start(t testing.TB, o Options) *Stack {
 	return s
 }
 
-func (s *Stack) dispatcher(t testing.TB, i int, path string, flags []string) *Process {
+// Further is a dispatcher like the others and beside them, which is not started.
+func (s *Stack) Further(t testing.TB) *Process {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const number = 99 // no other's
+	return s.dispatcher(t, number, filepath.Join(bin, "dispatcher"))
+}
+
+func (s *Stack) dispatcher(t testing.TB, i int, path string) *Process {
 	t.Helper()
 	api, err := FreeAddress()
 	if err != nil {
@@ -109,7 +121,7 @@ func (s *Stack) dispatcher(t testing.TB, i int, path string, flags []string) *Pr
 	args := append([]string{
 		"--kubeconfig=" + s.kubeconfig, "--listen-address=" + api, "--metrics-address=" + metrics,
 		"--redis-url=" + s.Redis.URL(), "--egress-allow-networks=127.0.0.0/8", "--namespace=" + s.Namespace,
-	}, flags...)
+	}, s.flags...)
 	p := s.process(t, fmt.Sprintf("dispatcher-%d", i), path, args...)
 	p.URL, p.MetricsURL = "http://"+api, "http://"+metrics
 	return p
