@@ -122,8 +122,8 @@ func (p *Proxy) Answer() {
 	}
 }
 
-// Expire says of every watch that its version is gone, until it is told otherwise, as an API server does whose history
-// was compacted: the client must list again. It returns how often it has said so.
+// Expire says to every watch that goes on from a version that this is gone, until it is told otherwise, as an API server
+// does whose history was compacted: the client must list again. It returns how often it has said so.
 func (p *Proxy) Expire(gone bool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,7 +167,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if r.URL.Query().Get("watch") != "" && p.expire(w) {
+	query := r.URL.Query()
+	if query.Has("watch") && query.Get("resourceVersion") != "" && p.expire(w) {
 		return
 	}
 	p.handler.ServeHTTP(&pausing{ResponseWriter: w, proxy: p, request: r}, r)
