@@ -122,8 +122,8 @@ func (p *Proxy) Answer() {
 	}
 }
 
-// Expire says to every watch that goes on from a version that this is gone, until it is told otherwise, as an API server
-// does whose history was compacted: the client must list again. It returns how often it has said so.
+// Expire says to every watch that goes on from a version that this is gone, until it is told otherwise: so does an API
+// server whose history was compacted, and the client must list again. It returns how often it has said so.
 func (p *Proxy) Expire(gone bool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ type Server struct {
 	Address string // host:port
 	Dir     string // its data
 	args    []string
+	initdb  []string
 	cmd     *exec.Cmd
 	waited  chan struct{}
 }
@@ -37,7 +39,7 @@ const (
 )
 
 // Start makes a server in a directory of its own, on a free port of loopback, with the given further settings, such as
-// "shared_buffers=1GB". Close ends it.
+// "shared_buffers=1GB", or flags of initdb, such as "--wal-segsize=1". Close ends it.
 func Start(settings ...string) (*Server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -52,6 +54,10 @@ func Start(settings ...string) (*Server, error) {
 	for _, setting := range append([]string{
 		"fsync=off", "full_page_writes=off", "log_min_messages=panic",
 	}, settings...) {
+		if strings.HasPrefix(setting, "--") {
+			s.initdb = append(s.initdb, setting)
+			continue
+		}
 		s.args = append(s.args, "-c", setting)
 	}
 	err = s.initialise()
@@ -71,7 +77,9 @@ func (s *Server) initialise() error {
 			return fmt.Errorf("give the directory for PostgreSQL to its user: %w", err)
 		}
 	}
-	cmd, err := command("initdb", "-D", s.Dir, "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd, err := command("initdb", append([]string{
+		"-D", s.Dir, "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
+	}, s.initdb...)...)
 	if err != nil {
 		return err
 	}
