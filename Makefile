@@ -84,10 +84,16 @@ test-faults: build ## Break one part after another under load, a minute each, an
 	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=40m -v ./test/faults -args -fault-time=1m
 
 .PHONY: bench
-bench: ## Measure deliveries a second, latency and what they cost, beside the bare HTTP client.
+bench: ## Measure speed and cost beside the bare HTTP client (20 minutes; BENCH_FLAGS="--only throughput": one).
 	@hack/ensure-packages redis-server
 	@hack/ensure-tools kubernetes etcd
 	@KUBEBUILDER_ASSETS=$(ASSETS) go run ./test/bench $(BENCH_FLAGS)
+
+BASELINE ?= test/bench/baseline.json
+
+.PHONY: bench-compare
+bench-compare: ## The same, and fail where a ratio is more than 15 % below that of BASELINE.
+	@$(MAKE) --no-print-directory bench BENCH_FLAGS="--compare $(BASELINE) $(BENCH_FLAGS)"
 
 ##@ Build
 

@@ -214,7 +214,7 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	})
 	a.reflector, err = reflector.New(reflector.Options{
 		Config: a.o.Kube, Namespace: a.o.Namespace, Identity: a.o.Name, Queue: a.queue, Subscriptions: a.watcher,
-		WritesPerSecond: float64(a.o.StatusWritesPerSec), Log: a.log,
+		WritesPerSecond: float64(a.o.StatusWritesPerSec), Registerer: registry, Log: a.log,
 	})
 	return err
 }

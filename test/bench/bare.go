@@ -27,7 +27,7 @@ func bare(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("bare: count: %w", err)
 	}
-	body := []byte(event("bare", 0, ""))
+	body := []byte(single.event(0, 0))
 	timestamp := time.Now().UTC().Format(time.RFC3339)
 	signature := signing.Sign([]byte("a secret of some length for bench"), timestamp, body)
 	client := &http.Client{Transport: &http.Transport{

@@ -1,9 +1,11 @@
 // Copyright The Nexus Webhooks Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures a dispatcher as it ships beside the bare HTTP client, in one run on one machine: deliveries a
-// second at fan-out 1 and 10, what they cost, and the time from publish to arrival. Everything is a process of its own
-// (API server, etcd, Redis with appendonly, dispatcher, receiver, bare client), on loopback.
+// Command bench measures dispatchers as they ship beside the bare HTTP client, in one run on one machine: deliveries a
+// second, what they cost, the time from publish to arrival, and how all of that holds with hanging endpoints, a million
+// deliveries that wait, a hundred thousand subscriptions, or several dispatchers. Everything is a process of its own
+// (API server, etcd, Redis with appendonly, dispatchers, receiver, bare client), on loopback, with access checks,
+// history, statistics and rate limits.
 package main
 
 import (
@@ -12,8 +14,40 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 )
+
+// options of a run.
+type options struct {
+	events    int           // deliveries of each throughput stage
+	latency   time.Duration // length of a latency stage
+	waiting   int           // deliveries that wait
+	many      int           // subscriptions
+	only      string        // sections, by commas; empty: all
+	profile   string        // file for the CPU profile
+	save      string        // file for this run's ratios
+	compareTo string        // file with the ratios of an earlier run
+}
+
+func parse() options {
+	var o options
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	flag.IntVar(&o.events, "events", 60_000, "deliveries of each throughput stage")
+	flag.DurationVar(&o.latency, "latency", 15*time.Second, "length of each latency stage")
+	flag.IntVar(&o.waiting, "waiting", 1_000_000, "deliveries that wait, in the section waiting")
+	flag.IntVar(&o.many, "many", 100_000, "subscriptions, in the section many")
+	flag.StringVar(&o.only, "only", "", "run these sections only, by commas: "+strings.Join(names, ", "))
+	flag.StringVar(&o.profile, "profile", "", "write the dispatcher's CPU profile of the fan-out 1 stage to this file")
+	flag.StringVar(&o.save, "save", "", "write the ratios to this file, for --compare")
+	flag.StringVar(&o.compareTo, "compare", "", "fail where a ratio is more than 15 % below that in this file")
+	flag.Parse()
+	return o
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -30,12 +64,7 @@ func main() {
 	case "bare":
 		err = bare(ctx, os.Args[1:])
 	default:
-		var o options
-		flag.IntVar(&o.events, "events", 60_000, "deliveries of each throughput stage")
-		flag.DurationVar(&o.latency.duration, "latency", latencyDuration, "length of the latency stage")
-		flag.StringVar(&o.profile, "profile", "", "write the dispatcher's CPU profile of the fan-out 1 stage to this file")
-		flag.Parse()
-		err = drive(ctx, o)
+		err = drive(ctx, parse())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 )
@@ -17,35 +19,56 @@ import (
 // the machine that is measured.
 type publisher struct {
 	host   string
+	token  string
 	conn   net.Conn
 	reader *bufio.Reader
 	out    []byte
 }
 
-func dial(ctx context.Context, url string) (*publisher, error) {
+func dial(ctx context.Context, url, token string) (*publisher, error) {
 	host := strings.TrimPrefix(url, "http://")
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, fmt.Errorf("connect a publisher: %w", err)
 	}
-	return &publisher{host: host, conn: conn, reader: bufio.NewReader(conn)}, nil
+	return &publisher{host: host, token: token, conn: conn, reader: bufio.NewReader(conn)}, nil
 }
 
 func (p *publisher) close() { _ = p.conn.Close() }
 
-// publish returns once the event was accepted.
-func (p *publisher) publish(event string) error {
-	p.out = append(p.out[:0], "POST /api/v1/events HTTP/1.1\r\nHost: "...)
-	p.out = append(p.out, p.host...)
+// publish returns once an event, or a batch of them, was accepted.
+func (p *publisher) publish(path, body string) error {
+	p.out = append(append(p.out[:0], "POST "...), path...)
+	p.out = append(append(p.out, " HTTP/1.1\r\nHost: "...), p.host...)
+	p.out = append(append(p.out, "\r\nAuthorization: Bearer "...), p.token...)
 	p.out = append(p.out, "\r\nContent-Type: application/json\r\nContent-Length: "...)
-	p.out = strconv.AppendInt(p.out, int64(len(event)), 10)
+	p.out = strconv.AppendInt(p.out, int64(len(body)), 10)
 	p.out = append(p.out, "\r\n\r\n"...)
-	p.out = append(p.out, event...)
+	p.out = append(p.out, body...)
 	if _, err := p.conn.Write(p.out); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
+	if path == batchPath {
+		return p.readLargeAnswer()
+	}
 	return p.readAnswer()
+}
+
+// readLargeAnswer reads the answer to a batch, which comes in chunks.
+func (p *publisher) readLargeAnswer() error {
+	response, err := http.ReadResponse(p.reader, nil)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if response.StatusCode != http.StatusAccepted || bytes.Contains(body, []byte(`"error"`)) {
+		return fmt.Errorf("publish: status %d: %.500s", response.StatusCode, body)
+	}
+	return nil
 }
 
 var contentLength = []byte("content-length:")

@@ -25,11 +25,23 @@ type counted struct {
 	Took     []time.Duration `json:"took"` // publish to arrival, ascending, where the body says when it was published
 }
 
-// counter is the receiver: it reads each request to its end, counts it and answers 200.
+// counter is the receiver: it reads each request to its end, counts it and answers 200. Its other endpoints count
+// nothing.
 type counter struct {
 	mu sync.Mutex
 	counted
 }
+
+// slowAnswer is how long the slow endpoint takes.
+const slowAnswer = time.Second
+
+// hang never answers.
+func hang(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the caller went away
+	<-r.Context().Done()
+}
+
+func fail(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
 
 var sentMark = []byte(`"sent_ns":`)
 
@@ -42,6 +54,9 @@ func receive(ctx context.Context, address string) error {
 	c := &counter{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /hook/{name...}", c.take)
+	mux.HandleFunc("POST /hang", hang)
+	mux.HandleFunc("POST /fail", fail)
+	mux.HandleFunc("POST /slow", func(_ http.ResponseWriter, r *http.Request) { _ = wait(r.Context(), slowAnswer) })
 	mux.HandleFunc("GET /counted", c.tell)
 	mux.HandleFunc("POST /reset", c.reset)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}

@@ -5,178 +5,152 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"nexus.io/webhooks/api/v1alpha1"
-	"nexus.io/webhooks/test/kube"
 	"nexus.io/webhooks/test/redistest"
 	"nexus.io/webhooks/test/stack"
 )
 
-// subscriptions of each kind: one event matches one of the first or ten of the second.
-const subscriptions = 100
+// shape of a rig.
+type shape struct {
+	dispatchers int // 0: one
+	masters     int // of a Redis Cluster with as many shards; below 2: a single Redis
+	flags       []string
+}
 
-const loadTimeout = time.Minute
-
-// rig is everything that runs.
+// rig is an empty Redis with dispatchers.
 type rig struct {
-	dir        string
-	self       string // this program
-	cluster    *kube.Cluster
-	redis      *redistest.Server
-	receiver   *stack.Process
-	dispatcher *stack.Process
+	*bench
+	redis       []*redistest.Server
+	dispatchers []*stack.Process
 }
 
-func newRig(ctx context.Context, dir string) (*rig, error) {
-	r := &rig{dir: dir}
-	if err := r.start(ctx); err != nil {
-		r.stop()
-		return nil, err
+// withRig runs f with a rig that ends with it.
+func (b *bench) withRig(ctx context.Context, s shape, f func(*rig) error) error {
+	b.rigs++
+	r := &rig{bench: b}
+	defer r.end()
+	if err := r.begin(ctx, filepath.Join(b.dir, fmt.Sprint("rig-", b.rigs)), s); err != nil {
+		return err
 	}
-	return r, nil
+	if err := f(r); err != nil {
+		return fmt.Errorf("%w\nlast lines of a dispatcher:\n%s", err, r.dispatchers[0].Tail(10))
+	}
+	return nil
 }
 
-func (r *rig) start(ctx context.Context) error {
-	var err error
-	if r.self, err = os.Executable(); err != nil {
-		return fmt.Errorf("find this program: %w", err)
+func (r *rig) begin(ctx context.Context, dir string, s shape) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make a directory: %w", err)
 	}
-	bin, err := stack.Binaries()
+	url, err := r.beginRedis(dir, s.masters)
 	if err != nil {
 		return err
 	}
-	if r.cluster, err = kube.Start(); err != nil {
-		return err
+	for i := range max(s.dispatchers, 1) {
+		d, err := r.newDispatcher(filepath.Join(dir, fmt.Sprint("dispatcher-", i, ".log")), url, s)
+		if err != nil {
+			return err
+		}
+		r.dispatchers = append(r.dispatchers, d)
+		if err := d.Start(); err != nil {
+			return err
+		}
 	}
-	if r.redis, err = redistest.Start(r.dir, "--appendonly", "yes", "--appendfsync", "everysec"); err != nil {
-		return err
-	}
-	address, err := stack.FreeAddress()
-	if err != nil {
-		return err
-	}
-	r.receiver = stack.NewProcess("receiver", filepath.Join(r.dir, "receiver.log"), r.self, "role", "receiver", address)
-	r.receiver.URL = "http://" + address
-	if err := r.receiver.Start(); err != nil {
-		return err
-	}
-	if err := r.subscribe(ctx); err != nil {
-		return err
-	}
-	return r.dispatch(ctx, bin)
-}
-
-func (r *rig) dispatch(ctx context.Context, bin string) error {
-	api, err := stack.FreeAddress()
-	if err != nil {
-		return err
-	}
-	metrics, err := stack.FreeAddress()
-	if err != nil {
-		return err
-	}
-	kubeconfig := filepath.Join(r.dir, "kubeconfig")
-	if err := stack.WriteKubeconfig(r.cluster.Config, kubeconfig); err != nil {
-		return err
-	}
-	r.dispatcher = stack.NewProcess("dispatcher", filepath.Join(r.dir, "dispatcher.log"), filepath.Join(bin, "dispatcher"),
-		"--kubeconfig="+kubeconfig, "--listen-address="+api, "--metrics-address="+metrics, "--namespace=default",
-		"--redis-url="+r.redis.URL(), "--egress-allow-networks=127.0.0.0/8", "--profiling")
-	r.dispatcher.URL, r.dispatcher.MetricsURL = "http://"+api, "http://"+metrics
-	if err := r.dispatcher.Start(); err != nil {
-		return err
-	}
-	return r.dispatcher.WaitReady(ctx)
-}
-
-// subscribe makes the subscriptions of both kinds, and the key that all sign with.
-func (r *rig) subscribe(ctx context.Context) error {
-	c, err := stack.NewClient(r.cluster.Config)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	key := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "bench", Namespace: "default"}, Type: v1alpha1.SecretTypeSigningKey,
-		StringData: map[string]string{v1alpha1.DefaultSigningKey: strings.Repeat("0123456789abcdef", 4)},
-	}
-	if err := c.Create(ctx, key); err != nil {
-		return fmt.Errorf("make the signing key: %w", err)
-	}
-	for i := range subscriptions {
-		one := r.subscription("fan1", i, "build.completed")
-		one.Spec.Filter = &v1alpha1.EventFilter{Project: strconv.Itoa(i)}
-		ten := r.subscription("fan10", i, "deployment.completed")
-		ten.Spec.Filter = &v1alpha1.EventFilter{Team: strconv.Itoa(i / 10)}
-		for _, sub := range []*v1alpha1.WebhookSubscription{one, ten} {
-			if err := c.Create(ctx, sub); err != nil {
-				return fmt.Errorf("make subscription %s: %w", sub.Name, err)
-			}
+	for _, d := range r.dispatchers {
+		if err := d.WaitReady(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (r *rig) subscription(kind string, i int, eventType string) *v1alpha1.WebhookSubscription {
-	sub := &v1alpha1.WebhookSubscription{
-		ObjectMeta: metav1.ObjectMeta{Name: kind + "-" + strconv.Itoa(i), Namespace: "default"},
-	}
-	sub.Spec.URL = r.hook(sub.Name)
-	sub.Spec.Events = []string{eventType}
-	sub.Spec.RateLimitPerMinute = new(int32(1_000_000))
-	sub.Spec.Signing = &v1alpha1.Signing{SecretRef: &v1alpha1.SigningKeyReference{Name: "bench"}}
-	return sub
-}
-
-func (r *rig) hook(name string) string { return r.receiver.URL + "/hook/" + name }
-
-func (r *rig) stop() {
-	for _, p := range []*stack.Process{r.dispatcher, r.receiver} {
-		if p != nil {
-			p.Kill()
+func (r *rig) beginRedis(dir string, masters int) (url string, err error) {
+	if masters < 2 {
+		server, err := redistest.Start(dir, "--appendonly", "yes", "--appendfsync", "everysec")
+		if err != nil {
+			return "", err
 		}
+		r.redis = []*redistest.Server{server}
+		return server.URL(), nil
 	}
-	if r.redis != nil {
-		r.redis.Kill()
+	cluster, err := redistest.StartCluster(dir, masters)
+	if err != nil {
+		return "", err
 	}
-	if r.cluster != nil {
-		_ = r.cluster.Stop()
-	}
-	stack.Cleanup()
+	r.redis = cluster.Servers
+	return cluster.URL(), nil
 }
 
-// profile takes the dispatcher's CPU profile while the stage runs; the returned function waits for its end.
+func (r *rig) newDispatcher(log, redis string, s shape) (*stack.Process, error) {
+	api, err := stack.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := stack.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	flags := append([]string{
+		"--kubeconfig=" + r.kubeconfig, "--listen-address=" + api, "--metrics-address=" + metrics, "--namespace=default",
+		"--redis-url=" + redis, "--egress-allow-networks=127.0.0.0/8", "--profiling", "--auth=kubernetes",
+		fmt.Sprint("--queue-shards=", max(s.masters, 1)),
+	}, s.flags...)
+	d := stack.NewProcess("dispatcher", log, filepath.Join(r.bin, "dispatcher"), flags...)
+	d.URL, d.MetricsURL = "http://"+api, "http://"+metrics
+	return d, nil
+}
+
+func (r *rig) end() {
+	for _, d := range r.dispatchers {
+		d.Kill()
+	}
+	for _, server := range r.redis {
+		server.Kill()
+	}
+}
+
+// profile takes a dispatcher's CPU profile while a stage runs; the returned function waits for its end.
 func (r *rig) profile(ctx context.Context, path string) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		url := r.dispatcher.MetricsURL + "/debug/pprof/profile?seconds=5"
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			say("profile: %v", err)
-			return
-		}
-		defer func() { _ = response.Body.Close() }()
-		if body, err := io.ReadAll(response.Body); err == nil {
-			err = os.WriteFile(path, body, 0o600)
-			say("profile: %s %v", path, err)
-		}
+		err := r.takeProfile(ctx, path)
+		say("profile: %s %v", path, err)
 	}()
 	return func() { <-done }
+}
+
+func (r *rig) takeProfile(ctx context.Context, path string) error {
+	body, err := get(ctx, r.dispatchers[0].MetricsURL+"/debug/pprof/profile?seconds=5")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, body, 0o600)
+}
+
+// get is the body of an answer 200.
+func get(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", url, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusOK {
+		err = errors.Join(err, fmt.Errorf("get %s: status %d: %s", url, response.StatusCode, body))
+	}
+	return body, err
 }

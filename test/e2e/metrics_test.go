@@ -38,7 +38,7 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 	eventually(t, 20*time.Second, "attempts are counted", func(ctx context.Context) (err error) {
 		text, err = metricsOf(ctx, s.Dispatchers[0])
 		for _, counted := range []string{`nexus_webhook_deliveries_total{event_type="build.completed",status="success"} 3`,
-			`nexus_webhook_retries_total{event_type="build.completed"} 3`} {
+			`nexus_webhook_retries_total{event_type="build.completed"} 3`, `nexus_webhook_status_elected 1`} {
 			if err == nil && !bytes.Contains(text, []byte(counted)) {
 				err = errors.New("no " + counted)
 			}

@@ -1,0 +1,264 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"nexus.io/webhooks/api/v1alpha1"
+	"nexus.io/webhooks/test/stack"
+)
+
+var (
+	crowd = kind{name: "crowd", eventType: "release.created", fanOut: 10}
+	// few have a namespace of their own, so that a dispatcher can serve them alone.
+	few = kind{name: "few", namespace: "few", eventType: "release.started", fanOut: 10}
+)
+
+const (
+	idleSubscriptions = 10_000
+	idleTime          = 20 * time.Second
+	idleSettle        = 15 * time.Second // after the start, until the statuses of so many are written or known as right
+
+	mostIdleCommands = 5    // a second
+	mostIdleCPU      = 0.01 // of a core
+
+	mostLoadTime   = 20 * time.Second
+	mostTableBytes = 1 << 30
+	mostChangeTime = time.Second
+	leastAmongMany = 0.9 // of the rate with ten subscriptions
+
+	// The reflector's budget of writes.
+	writesPerSecond, writesBurst = 20, 40
+	writesTime                   = 30 * time.Second
+)
+
+// grow brings the crowd to so many.
+func (b *bench) grow(ctx context.Context, to int) error {
+	from := b.crowd
+	if from >= to {
+		return nil
+	}
+	say("%d subscriptions are made", to-from)
+	b.crowd = to
+	return b.subscribe(ctx, crowd, from, to)
+}
+
+// idle is what subscriptions cost while nothing happens.
+func idle(ctx context.Context, b *bench) error {
+	if err := b.grow(ctx, idleSubscriptions); err != nil {
+		return err
+	}
+	return b.withRig(ctx, shape{}, func(r *rig) error {
+		if err := wait(ctx, idleSettle); err != nil {
+			return err
+		}
+		before := r.usage(ctx)
+		if err := wait(ctx, idleTime); err != nil {
+			return err
+		}
+		after := r.usage(ctx)
+		commands := float64(after.commands-before.commands) / idleTime.Seconds()
+		used := (after.dispatchers - before.dispatchers).Seconds() / idleTime.Seconds()
+		name := fmt.Sprintf("idle, %d subscriptions: ", idleSubscriptions)
+		b.atMost(name+"Redis commands a second", commands, mostIdleCommands, "")
+		b.atMost(name+"CPU of the dispatcher, of a core", used, mostIdleCPU, "")
+		return nil
+	})
+}
+
+func many(ctx context.Context, b *bench) error {
+	if err := b.grow(ctx, b.many); err != nil {
+		return err
+	}
+	if err := b.makeFew(ctx); err != nil {
+		return err
+	}
+	l := load{kind: few, events: b.events / few.fanOut, groups: 1}
+	alone := func() (rate float64, err error) {
+		err = b.withRig(ctx, shape{flags: []string{"--watch-namespaces=few"}}, func(r *rig) error {
+			f, err := r.run(ctx, "ten subscriptions", l)
+			rate = f.rate
+			return err
+		})
+		return rate, err
+	}
+	before, err := alone()
+	if err != nil {
+		return err
+	}
+	var among figures
+	err = b.withRig(ctx, shape{}, func(r *rig) error {
+		if err := r.restart(ctx); err != nil {
+			return err
+		}
+		var err error
+		if among, err = r.run(ctx, "the same ten among all", l); err != nil {
+			return err
+		}
+		if err := r.change(ctx); err != nil {
+			return err
+		}
+		return r.churn(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	after, err := alone()
+	if err != nil {
+		return err
+	}
+	b.atLeast(fmt.Sprintf("%d subscriptions, an event matching 10: rate, of that with 10 subscriptions", b.many),
+		2*among.rate/(before+after), leastAmongMany, fmt.Sprintf("%.0f/s beside %.0f/s", among.rate, (before+after)/2))
+	return nil
+}
+
+func (b *bench) makeFew(ctx context.Context) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: few.namespace}}
+	if err := b.kube.Create(ctx, namespace); err != nil {
+		return fmt.Errorf("make a namespace: %w", err)
+	}
+	if err := b.makeKey(ctx, few.namespace); err != nil {
+		return err
+	}
+	return b.subscribe(ctx, few, 0, few.fanOut)
+}
+
+// restart measures how long a dispatcher takes to load the whole table.
+func (r *rig) restart(ctx context.Context) error {
+	d := r.dispatchers[0]
+	if err := d.Stop(); err != nil {
+		return err
+	}
+	started := time.Now()
+	if err := d.Start(); err != nil {
+		return err
+	}
+	if err := d.WaitReady(ctx); err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%d subscriptions: ", r.many)
+	r.atMost(name+"loaded in, s", time.Since(started).Seconds(), mostLoadTime.Seconds(), "")
+	r.atMost(name+"memory of the dispatcher, MiB", float64(r.peak()>>20), mostTableBytes>>20, "")
+	return nil
+}
+
+// change measures how long a new subscription takes to get events.
+func (r *rig) change(ctx context.Context) error {
+	k := crowd
+	k.name = "newcomer"
+	i := r.many * 10 // of a team of its own
+	started := time.Now()
+	if err := r.subscribe(ctx, k, i, i+1); err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &authorized{token: r.token}}
+	for {
+		_, answer, err := stack.Post(ctx, client, r.dispatchers[0].URL+eventPath, k.event(i/k.fanOut, 0))
+		if err != nil {
+			return err
+		}
+		var matched struct {
+			Count int `json:"subscriptions_matched"`
+		}
+		if err := json.Unmarshal([]byte(answer), &matched); err != nil {
+			return fmt.Errorf("publish: %s: %w", answer, err)
+		}
+		if matched.Count > 0 {
+			break
+		}
+		if time.Since(started) > time.Minute {
+			return errors.New("a new subscription did not get events within a minute")
+		}
+	}
+	r.atMost(fmt.Sprintf("%d subscriptions: a change is live after, s", r.many), time.Since(started).Seconds(),
+		mostChangeTime.Seconds(), "")
+	return nil
+}
+
+// churn changes the counters of all subscriptions and watches the writes of statuses.
+func (r *rig) churn(ctx context.Context) error {
+	f, err := r.run(ctx, "all of them", load{
+		kind: crowd, events: r.many / crowd.fanOut, groups: r.many / crowd.fanOut, batch: true,
+	})
+	if err != nil {
+		return err
+	}
+	say("all of them, each once: %.0f deliveries/s", f.rate)
+	before, err := r.statusWrites(ctx)
+	if err != nil {
+		return err
+	}
+	if err := wait(ctx, writesTime); err != nil {
+		return err
+	}
+	after, err := r.statusWrites(ctx)
+	if err != nil {
+		return err
+	}
+	shown, err := r.reflected(ctx)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%d subscriptions changing at once: ", r.many)
+	r.atMost(name+"writes of statuses a second", (after-before)/writesTime.Seconds(),
+		writesPerSecond+writesBurst/writesTime.Seconds(), fmt.Sprintf("budget %d/s", writesPerSecond))
+	r.atLeast(name+"of the writes, the first of their subscription", float64(shown)/after, 0.95,
+		fmt.Sprintf("%d subscriptions by %.0f writes", shown, after))
+	return nil
+}
+
+// statusWrites is how many the dispatcher made.
+func (r *rig) statusWrites(ctx context.Context) (float64, error) {
+	text, err := get(ctx, r.dispatchers[0].MetricsURL+"/metrics")
+	sum := 0.0
+	for line := range strings.Lines(string(text)) {
+		if rest, found := strings.CutPrefix(line, "nexus_webhook_status_writes_total{"); found {
+			_, value, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			n, _ := strconv.ParseFloat(value, 64)
+			sum += n
+		}
+	}
+	return sum, err
+}
+
+// reflected counts the subscriptions whose status tells of deliveries, but for those of earlier sections.
+func (r *rig) reflected(ctx context.Context) (int, error) {
+	list, count := &v1alpha1.WebhookSubscriptionList{}, 0
+	options := []client.ListOption{client.InNamespace("default"), client.Limit(2000)}
+	for {
+		if err := r.kube.List(ctx, list, append(options, client.Continue(list.Continue))...); err != nil {
+			return 0, fmt.Errorf("list the subscriptions: %w", err)
+		}
+		for i := range list.Items {
+			if s := &list.Items[i]; strings.HasPrefix(s.Name, crowd.name) && s.Status.Delivery != nil {
+				count++
+			}
+		}
+		if list.Continue == "" {
+			return count, nil
+		}
+	}
+}
+
+// wait lets time pass.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
