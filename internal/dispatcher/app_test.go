@@ -4,7 +4,6 @@
 package dispatcher_test
 
 import (
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -256,78 +255,6 @@ func lines(text string, patterns []string) error {
 		}
 	}
 	return nil
-}
-
-// planted are secrets that must be nowhere but in requests to Redis and to endpoints.
-var planted = map[string]string{
-	"signing key": signingKey, "password of Redis": "redis-password-7f3a", "header from a Secret": "header-value-9c1d",
-	"capability in a URL": "url-token-51be",
-}
-
-func (r *rig) leaks(where, text string) {
-	r.Helper()
-	for name, secret := range planted {
-		if i := strings.Index(text, secret); i >= 0 {
-			r.Errorf("the %s is in %s: ...%s...", name, where, text[max(0, i-300):min(len(text), i+100)])
-		}
-	}
-}
-
-func TestNoSecretLeavesButInRequests(t *testing.T) {
-	r := newRig(t)
-	redis := r.redis.Client()
-	r.must(redis.Do(t.Context(), "ACL", "SETUSER", "nexus", "on", ">"+planted["password of Redis"], "~*", "&*", "+@all").Err())
-	r.must(redis.Close())
-	r.secret("headers", map[string]string{"auth": planted["header from a Secret"]})
-	closed, err := stack.FreeAddress()
-	r.must(err)
-	token := "/" + planted["capability in a URL"]
-	subs := map[string]*v1alpha1.WebhookSubscription{}
-	for name, url := range map[string]string{
-		"ok": r.receiver.URL + "/ok/secrets" + token, "refusing": r.receiver.URL + "/status/401" + token,
-		"gone": r.receiver.URL + "/status/410" + token, "hanging": r.receiver.URL + "/hang" + token,
-		"redirecting": r.receiver.URL + "/status/302" + token, "closed": "http://" + closed + token,
-		"denied": "https://10.0.0.1" + token, "plain": "https" + strings.TrimPrefix(r.receiver.URL, "http") + token,
-		"unresolved": "https://nowhere.invalid" + token,
-	} {
-		subs[name] = r.subscribe(name, "", func(s *v1alpha1.WebhookSubscriptionSpec) {
-			s.URL, s.TimeoutSeconds = url, new(int32(1))
-			s.Retry = &v1alpha1.RetryPolicy{MaxRetries: new(int32(1)), InitialDelaySeconds: new(int32(1))}
-			s.Headers = []v1alpha1.Header{{Name: "Authorization", ValueFrom: &v1alpha1.HeaderValueSource{
-				SecretKeyRef: v1alpha1.SecretKeyReference{Name: "headers", Key: "auth"},
-			}}}
-		})
-	}
-	a := r.start(func(o *dispatcher.Options) {
-		o.RedisURL = "redis://nexus:" + planted["password of Redis"] + "@" + r.redis.Address
-	})
-	a.ready()
-	for name := range subs {
-		a.accepted(name, name+"-1")
-	}
-	if got := r.arrived("/ok/secrets", 1)[0]; got.Header.Get("Authorization") != planted["header from a Secret"] ||
-		!got.Verify(signingKey) {
-		t.Errorf("the request lacks its secrets: %+v", got)
-	}
-	for name, sub := range subs {
-		r.status(sub, func(d *v1alpha1.DeliveryStatus) bool { return d.Successful+d.Failed == 1 })
-		status, err := json.Marshal(sub.Status)
-		r.must(err)
-		r.leaks("the status of "+name, string(status))
-	}
-	r.redis.Kill() // the user is gone with it: from now on the password is wrong
-	a.publish("ok", "ok-2")
-	r.must(r.redis.Restart())
-	eventually(t, "Redis refuses the password", func() error { return r.log.has("WRONGPASS") })
-	_, ready, err := get("http://" + a.Address() + "/readyz")
-	r.must(err)
-	r.leaks("the readiness", ready)
-	r.leaks("the metrics", a.metrics())
-	if err := a.stop(); err != nil {
-		r.leaks("the error at the end", err.Error())
-	}
-	r.leaks("the log", r.log.String())
-	r.must(errors.Join(r.log.has(`"level":"DEBUG"`, "Delivered"), r.log.has("Attempt failed")))
 }
 
 func TestAStartThatFailsGivesBackWhatItOpened(t *testing.T) {

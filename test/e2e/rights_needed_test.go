@@ -9,22 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"nexus.io/webhooks/api/v1alpha1"
 	ids "nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/test/kube"
-	"nexus.io/webhooks/test/redistest"
 	"nexus.io/webhooks/test/stack"
 )
 
@@ -32,14 +24,14 @@ import (
 type need struct {
 	first func(*scene)        // what happens
 	call  func(*scene) string // or what the API is asked, again and again; it returns status and answer
-	env   string              // of the program
+	env   []string            // of the program
 	flags []string
 	wide  bool // the program serves all namespaces
 }
 
 // Clients that stream lists, as those of today do, list nothing themselves as long as they may watch: a server that is
 // too old to stream, or has it switched off, makes them list.
-const withoutStreaming = "KUBE_FEATURE_WatchListClient=false"
+var withoutStreaming = []string{"KUBE_FEATURE_WatchListClient=false"}
 
 var (
 	lists      = need{env: withoutStreaming}
@@ -150,9 +142,7 @@ func isNeeded(t *testing.T, all []right, missing right, by map[string]need) {
 		t.Fatalf("%s: say in needs what it is for, or take it out of the role", missing)
 	}
 	s := newScene(t)
-	s.give(missing.program, slices.DeleteFunc(slices.Clone(all), func(r right) bool {
-		return r == missing || r.program != missing.program
-	}))
+	s.give(missing.program, slices.DeleteFunc(of(missing.program, all), func(r right) bool { return r == missing }))
 	if s.may(missing) {
 		t.Fatalf("%s: another rule allows it too", missing)
 	}
@@ -180,7 +170,7 @@ func needsNoMore(t *testing.T, all []right) {
 	s := newScene(t)
 	var programs []*stack.Process
 	for _, program := range []string{"manager", "dispatcher"} {
-		s.give(program, slices.DeleteFunc(slices.Clone(all), func(r right) bool { return r.program != program }))
+		s.give(program, of(program, all))
 		n := need{wide: true}
 		if program == "dispatcher" {
 			n.flags = grants.flags
@@ -215,163 +205,6 @@ func needsNoMore(t *testing.T, all []right) {
 			}
 		}
 	}
-}
-
-// scene is a namespace for programs and subscriptions alike.
-type scene struct {
-	*testing.T
-	client     client.Client
-	namespace  string
-	bin        string
-	token      string // of somebody who may change subscriptions
-	subscribed int
-	sub        *v1alpha1.WebhookSubscription // the latest
-	dispatcher *stack.Process
-}
-
-func newScene(t *testing.T) *scene {
-	t.Helper()
-	s := &scene{T: t, namespace: cluster.Namespace(t.Context(), t, "rights")}
-	var err error
-	s.client, err = stack.NewClient(cluster.Config)
-	s.must(err)
-	s.bin, err = stack.Binaries()
-	s.must(err)
-	return s
-}
-
-func (s *scene) must(err error) {
-	s.Helper()
-	if err != nil {
-		s.Fatal(err)
-	}
-}
-
-// start runs a program as its ServiceAccount.
-func (s *scene) start(program string, n need) *stack.Process {
-	s.Helper()
-	directory := s.TempDir()
-	kubeconfig := filepath.Join(directory, "kubeconfig")
-	s.must(stack.WriteKubeconfig(cluster.Account(s.Context(), s, s.namespace, program), kubeconfig))
-	args := []string{"--kubeconfig=" + kubeconfig, "--log-level=debug"}
-	if !n.wide {
-		args = append(args, "--watch-namespaces="+s.namespace)
-	}
-	address, err := stack.FreeAddress()
-	s.must(err)
-	if program == "manager" {
-		args = append(args, "--metrics-bind-address=0", "--health-probe-bind-address=0",
-			"--leader-elect-namespace="+s.namespace)
-	} else {
-		args = append(args, "--listen-address="+address, "--metrics-address=127.0.0.1:0", "--namespace="+s.namespace,
-			"--redis-url="+redistest.ForTest(s).URL(), "--auth=kubernetes")
-	}
-	p := stack.NewProcess(program, filepath.Join(directory, "log"), filepath.Join(s.bin, program), append(args, n.flags...)...)
-	if n.env != "" {
-		p.Env = []string{n.env}
-	}
-	if program == "dispatcher" {
-		p.URL, s.dispatcher = "http://"+address, p
-	}
-	s.must(p.Start())
-	s.Cleanup(func() {
-		p.Kill()
-		if s.Failed() {
-			s.Logf("last lines of %s:\n%s", program, p.Tail(30))
-		}
-	})
-	return p
-}
-
-// subscribe makes a subscription with a key that is to be generated and a header from a ConfigMap.
-func (s *scene) subscribe() {
-	s.Helper()
-	s.subscribed++
-	name := fmt.Sprintf("sub-%d", s.subscribed)
-	about := metav1.ObjectMeta{Namespace: s.namespace, Name: name}
-	s.make(&corev1.ConfigMap{Data: map[string]string{"team": "a"}, ObjectMeta: metav1.ObjectMeta{
-		Namespace: s.namespace, Name: name, Labels: map[string]string{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue},
-	}})
-	s.sub = &v1alpha1.WebhookSubscription{ObjectMeta: about, Spec: v1alpha1.WebhookSubscriptionSpec{
-		URL: "https://endpoint.test/", Events: []string{"build.completed"},
-		Headers: []v1alpha1.Header{{Name: "X-Team", ValueFrom: &v1alpha1.HeaderValueSource{
-			ConfigMapKeyRef: &v1alpha1.ConfigMapKeyReference{Name: name, Key: "team"},
-		}}},
-	}}
-	s.make(s.sub)
-}
-
-// has tells whether the subscription has a condition about what it is now, whatever it says.
-func (s *scene) has(ctx context.Context, condition string) error {
-	if err := s.client.Get(ctx, client.ObjectKeyFromObject(s.sub), s.sub); err != nil {
-		return err
-	}
-	found := meta.FindStatusCondition(s.sub.Status.Conditions, condition)
-	if found == nil || found.ObservedGeneration != s.sub.Generation {
-		return fmt.Errorf("it has %+v", s.sub.Status.Conditions)
-	}
-	return nil
-}
-
-func (s *scene) ready() {
-	s.Helper()
-	eventually(s.T, 30*time.Second, "the subscription is ready", func(ctx context.Context) error {
-		err := s.has(ctx, v1alpha1.ConditionReady)
-		if err == nil && !meta.IsStatusConditionTrue(s.sub.Status.Conditions, v1alpha1.ConditionReady) {
-			err = fmt.Errorf("it has %+v", s.sub.Status.Conditions)
-		}
-		return err
-	})
-}
-
-// key is the Secret with the generated key.
-func (s *scene) key(ctx context.Context) (*corev1.Secret, error) {
-	secret := &corev1.Secret{}
-	name := v1alpha1.GeneratedSecretName(s.sub.Name)
-	return secret, s.client.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, secret)
-}
-
-// rotate asks for another key.
-func (s *scene) rotate() {
-	s.Helper()
-	s.subscribe()
-	s.ready()
-	s.patch(`{"metadata":{"annotations":{"` + v1alpha1.AnnotationRotateRequested + `":"now"}}}`)
-}
-
-// moveToOwnSecret leaves the generated key behind.
-func (s *scene) moveToOwnSecret() {
-	s.Helper()
-	s.subscribe()
-	s.ready()
-	own := s.sub.Name + "-own"
-	s.make(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: own},
-		Type: v1alpha1.SecretTypeSigningKey, StringData: map[string]string{v1alpha1.DefaultSigningKey: strings.Repeat("k", 64)}})
-	s.patch(`{"spec":{"signing":{"secretRef":{"name":"` + own + `"}}}}`)
-}
-
-// loseKeyTwice makes the same event happen twice.
-func (s *scene) loseKeyTwice() {
-	s.Helper()
-	s.subscribe()
-	s.ready()
-	for range 2 {
-		lost, err := s.key(s.Context())
-		s.must(err)
-		s.must(s.client.Delete(s.Context(), lost))
-		eventually(s.T, 30*time.Second, "there is another key", func(ctx context.Context) error {
-			found, err := s.key(ctx)
-			if err == nil && found.UID == lost.UID {
-				err = errors.New("it is the old one")
-			}
-			return err
-		})
-	}
-}
-
-func (s *scene) patch(text string) {
-	s.Helper()
-	s.must(s.client.Patch(s.Context(), s.sub, client.RawPatch(types.MergePatchType, []byte(text))))
 }
 
 // calls asks the API about the latest subscription, as somebody who may.

@@ -211,6 +211,11 @@ func (s *scene) make(object client.Object) {
 	})
 }
 
+// of are the rights of one program.
+func of(program string, rights []right) []right {
+	return slices.DeleteFunc(slices.Clone(rights), func(r right) bool { return r.program != program })
+}
+
 func sorted(rights []right) []right {
 	slices.SortFunc(rights, func(a, b right) int { return cmp.Compare(a.String()+a.where, b.String()+b.where) })
 	return rights
