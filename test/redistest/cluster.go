@@ -153,6 +153,17 @@ func (c *Cluster) addresses() []string {
 	return addresses
 }
 
+// Slot is that of a key.
+func (c *Cluster) Slot(ctx context.Context, key string) (int, error) {
+	client := c.Servers[0].Client()
+	defer func() { _ = client.Close() }()
+	slot, err := client.ClusterKeySlot(ctx, key).Result()
+	if err != nil {
+		return 0, fmt.Errorf("ask for the slot of %s: %w", key, err)
+	}
+	return int(slot), nil
+}
+
 // Move gives a slot from one server to another, as an operator's resharding does: key by key. between is called before
 // each key and once before the slot changes its owner.
 func (c *Cluster) Move(ctx context.Context, slot int, from, to *Server, between func()) error {

@@ -44,6 +44,7 @@ func startProgram(program, dir string, args ...string) (*Server, error) {
 	s.args = append([]string{
 		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
 		"--logfile", filepath.Join(dir, "redis-"+strconv.Itoa(port)+".log"), "--daemonize", "no",
+		"--repl-diskless-sync-delay", "0", // a replica need not wait for others to come
 	}, args...)
 	return s, s.Restart()
 }

@@ -30,6 +30,33 @@ func (s *Server) WaitLinked(ctx context.Context) error {
 	}
 }
 
+// CheckMaster returns nil if the server is a master now.
+func (s *Server) CheckMaster() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	client := s.Client()
+	defer func() { _ = client.Close() }()
+	info, err := client.Info(ctx, "replication").Result()
+	if err == nil && !strings.Contains(info, "role:master") {
+		err = errors.New("it is a replica")
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", s.Address, err)
+	}
+	return nil
+}
+
+// Follow makes the server a replica of another, and waits until it has its data.
+func (s *Server) Follow(ctx context.Context, master *Server) error {
+	host, port, _ := net.SplitHostPort(master.Address)
+	client := s.Client()
+	defer func() { _ = client.Close() }()
+	if err := client.ReplicaOf(ctx, host, port).Err(); err != nil {
+		return fmt.Errorf("make %s follow %s: %w", s.Address, master.Address, err)
+	}
+	return s.WaitLinked(ctx)
+}
+
 // ReplicaForTest starts a replica of the server that ends with the test, and waits until it follows.
 func (s *Server) ReplicaForTest(t testing.TB, args ...string) *Server {
 	t.Helper()
@@ -86,7 +113,7 @@ func startSentinel(dir string, master *Server) (*Server, error) {
 		"port " + strconv.Itoa(port), "bind 127.0.0.1", "dir " + dir, "logfile " + filepath.Join(dir, "sentinel.log"),
 		fmt.Sprintf("sentinel monitor %s %s %s 2", MasterName, host, masterPort),
 		"sentinel down-after-milliseconds " + MasterName + " 1000",
-		"sentinel failover-timeout " + MasterName + " 5000",
+		"sentinel failover-timeout " + MasterName + " 3000",
 	}
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("configure a Sentinel: %w", err)

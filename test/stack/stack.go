@@ -40,12 +40,14 @@ type Options struct {
 	Dispatchers int
 	Flags       []string // of every dispatcher, further than those that the stack needs
 	RedisFlags  []string
+	RedisURL    string // of a Redis that is there; "": one is started
 }
 
 // Stack is the running product.
 type Stack struct {
 	Client      client.Client
-	Redis       *redistest.Server
+	Redis       *redistest.Server // nil where RedisURL was given
+	RedisURL    string
 	Receiver    *receiver.Receiver
 	Manager     *Process
 	Dispatchers []*Process
@@ -78,7 +80,10 @@ func Start(t testing.TB, o Options) *Stack {
 	s.Client, err = NewClient(o.Cluster.Config)
 	check(err)
 	s.Namespace = o.Cluster.Namespace(t.Context(), t, "stack")
-	s.Redis = redistest.ForTest(t, append([]string{"--appendonly", "yes"}, o.RedisFlags...)...)
+	if s.RedisURL = o.RedisURL; s.RedisURL == "" {
+		s.Redis = redistest.ForTest(t, append([]string{"--appendonly", "yes"}, o.RedisFlags...)...)
+		s.RedisURL = s.Redis.URL()
+	}
 	s.Receiver, err = receiver.Start()
 	check(err)
 	t.Cleanup(s.Receiver.Close)
@@ -120,7 +125,7 @@ func (s *Stack) dispatcher(t testing.TB, i int, path string) *Process {
 	}
 	args := append([]string{
 		"--kubeconfig=" + s.kubeconfig, "--listen-address=" + api, "--metrics-address=" + metrics,
-		"--redis-url=" + s.Redis.URL(), "--egress-allow-networks=127.0.0.0/8", "--namespace=" + s.Namespace,
+		"--redis-url=" + s.RedisURL, "--egress-allow-networks=127.0.0.0/8", "--namespace=" + s.Namespace,
 	}, s.flags...)
 	p := s.process(t, fmt.Sprintf("dispatcher-%d", i), path, args...)
 	p.URL, p.MetricsURL = "http://"+api, "http://"+metrics

@@ -45,10 +45,12 @@ func (d Durability) command(wait time.Duration) []any {
 // refusal says that Redis has an event, perhaps, and that it might not outlast Redis.
 func (d Durability) refusal() error {
 	if d == ByDisk {
-		return fmt.Errorf("%w: Redis does not bring its log to its disk in time", ErrUnavailable)
+		return fmt.Errorf("%w: Redis does not bring its log to its disk in time", errNotDurable)
 	}
-	return fmt.Errorf("%w: no replica of Redis receives in time", ErrUnavailable)
+	return fmt.Errorf("%w: no replica of Redis receives in time", errNotDurable)
 }
+
+var errNotDurable = fmt.Errorf("%w: what is accepted would not be durable", ErrUnavailable)
 
 var errElsewhere = fmt.Errorf("%w: another Redis has taken over, which may not have the event", ErrUnavailable)
 
@@ -138,10 +140,11 @@ func (s *shard) doubt(err error) {
 	if errors.Is(err, errElsewhere) {
 		err = nil // the one that has taken over is there
 	}
+	before, now := errors.Is(s.unconfirmed.doubt, errNotDurable), errors.Is(err, errNotDurable)
 	switch {
-	case err != nil && s.unconfirmed.doubt == nil:
+	case now && !before: // of a Redis that does not answer, the round trips tell
 		s.log.Error("What is accepted would not be durable; events are refused", "durability", s.q.Durability, "error", err)
-	case err == nil && s.unconfirmed.doubt != nil:
+	case before && err == nil:
 		s.log.Info("What is accepted is durable again", "durability", s.q.Durability)
 	}
 	s.unconfirmed.doubt = err

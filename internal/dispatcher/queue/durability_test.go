@@ -165,6 +165,7 @@ func TestPublishingWaitsForTheDisk(t *testing.T) {
 func TestCheckOfDurability(t *testing.T) {
 	linked := redistest.ForTest(t, "--appendonly", "yes")
 	linked.ReplicaForTest(t)
+	noWaitAOF := redistest.WithWAITAOF(t, "--appendonly", "yes", "--rename-command", "WAITAOF", "") // as before Redis 7.2
 	cases := map[string]struct {
 		server     *redistest.Server
 		durability Durability
@@ -174,7 +175,7 @@ func TestCheckOfDurability(t *testing.T) {
 		"a replica":           {linked, ByReplica, "", false},
 		"no replica":          {redistest.ForTest(t, "--appendonly", "yes"), ByReplica, "no replica is connected", false},
 		"no WAIT":             {redistest.ForTest(t, "--appendonly", "yes", "--rename-command", "WAIT", ""), ByReplica, "it refuses WAIT", true},
-		"no WAITAOF":          {linked, ByDisk, "it refuses WAITAOF", true},
+		"no WAITAOF":          {noWaitAOF, ByDisk, "it refuses WAITAOF", true},
 		"WAITAOF":             {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "", false},
 		"WAITAOF without log": {redistest.WithWAITAOF(t), ByDisk, "appendonly is off, so that", true},
 	}
@@ -193,5 +194,24 @@ func TestCheckOfDurability(t *testing.T) {
 				t.Errorf("found %+v, want fatal %t and %q", findings, c.fatal, c.say)
 			}
 		})
+	}
+}
+
+// WAITAOF waits for what its own connection wrote, and one that wrote nothing would be told at once that all is well.
+func TestConfirmingOverAnotherConnectionWaitsToo(t *testing.T) {
+	server := redistest.WithWAITAOF(t, "--appendonly", "yes", "--appendfsync", "no") // a disk that never ends
+	q, publishOnce := durable(t, server, ByRedis)
+	if err := publishOnce(known("e1")); err != nil {
+		t.Fatal(err)
+	}
+	client, err := Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	other := place{client, "durable", 1}.queue(t, func(o *Options) { o.Durability = ByDisk })
+	other.instance = q.instance
+	if err := other.shards[0].outlasts(t.Context(), 1, 1, 100*time.Millisecond); !errors.Is(err, errNotDurable) {
+		t.Errorf("what is not on the disk: %v", err)
 	}
 }

@@ -1,0 +1,150 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/test/redistest"
+)
+
+const (
+	// parts of the queue, of which each master has some.
+	parts = 6
+	// silence after which the nodes of a Cluster take one of them for dead.
+	silence = time.Second
+	// deaf is for how long a replica receives nothing before its master dies. It is shorter than a promise that a 202
+	// waits for, and long enough for what waits for a second attempt to be lost.
+	deaf = 2 * time.Second
+)
+
+// slotsOf are the slots in which the parts of the queue lie.
+func slotsOf(t *testing.T, cluster *redistest.Cluster) []int {
+	t.Helper()
+	slots := make([]int, parts)
+	for i := range slots {
+		slot, err := cluster.Slot(t.Context(), fmt.Sprintf("{nexus%d}", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots[i] = slot
+	}
+	return slots
+}
+
+// A master of a Redis Cluster dies and its replica takes over, one after another.
+func TestAClusterWhoseMastersDie(t *testing.T) {
+	cluster, err := redistest.StartReplicatedCluster(t.TempDir(), 3, silence, "--appendonly", "yes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Kill)
+	slots := slotsOf(t, cluster)
+	want := expectation{
+		redisURL: cluster.URL(), shards: parts, flags: []string{"--durability=replica"}, duplicates: outage,
+	}
+	try(t, want, func(ctx context.Context, r *trial) int {
+		deaths := 0
+		for ; ctx.Err() == nil; deaths++ {
+			slot := slots[deaths%parts]
+			master, replica, err := cluster.Owner(r.Context(), slot)
+			if err != nil || replica == nil {
+				r.Fatal("no replica can take over: ", err)
+			}
+			master.Kill()
+			r.eventually("the replica takes over", func() error {
+				if now, _, err := cluster.Owner(r.Context(), slot); err != nil || now != replica {
+					return fmt.Errorf("it does not: %w", err)
+				}
+				return nil
+			})
+			r.must(master.Restart())
+			r.must(master.WaitLinked(r.Context()))
+			r.pass(calm) // the load runs
+		}
+		return deaths
+	})
+}
+
+// Slots, with the keys that lie in them, move from one master to another and back.
+func TestAClusterWhoseSlotsMove(t *testing.T) {
+	cluster, err := redistest.StartCluster(t.TempDir(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Kill)
+	slots := slotsOf(t, cluster)
+	try(t, expectation{redisURL: cluster.URL(), shards: parts, duplicates: outage},
+		func(ctx context.Context, r *trial) int {
+			moves := 0
+			for ; ctx.Err() == nil; moves++ {
+				slot := slots[moves%parts]
+				from, _, err := cluster.Owner(r.Context(), slot)
+				if err != nil {
+					r.Fatal(err)
+				}
+				to := cluster.Servers[(slices.Index(cluster.Servers, from)+1)%len(cluster.Servers)]
+				r.must(cluster.Move(r.Context(), slot, from, to, func() { r.pass(time.Millisecond) }))
+				r.pass(calm / 2) // the load runs
+			}
+			return moves
+		})
+}
+
+// A master dies after its replica has received nothing for a while, and the Sentinels let the replica take over. What
+// waited for the replica is there; of what did not wait something is lost.
+func TestAMasterWhoseReplicaIsBehindDies(t *testing.T) {
+	for _, durability := range []queue.Durability{queue.ByReplica, queue.ByRedis} {
+		t.Run("durability "+string(durability), func(t *testing.T) {
+			master := redistest.ForTest(t, "--appendonly", "yes")
+			replica := master.ReplicaForTest(t, "--appendonly", "yes")
+			want := expectation{
+				redisURL: redistest.SentinelsForTest(t, master).URL(), loses: durability == queue.ByRedis,
+				flags: []string{"--durability=" + string(durability)}, duplicates: outage,
+			}
+			try(t, want, func(ctx context.Context, r *trial) int {
+				deaths := 0
+				for ; ctx.Err() == nil; deaths++ {
+					r.cutOff(master, replica)
+					r.pass(deaf)
+					master.Kill()
+					r.must(replica.Signal(syscall.SIGCONT))
+					r.eventually("the replica takes over", replica.CheckMaster)
+					master, replica = replica, master
+					r.must(replica.Restart())
+					r.must(replica.Follow(r.Context(), master))
+					r.pass(calm) // the load runs
+				}
+				return deaths
+			})
+		})
+	}
+}
+
+// cutOff stops a replica and cuts its connection, so that not even the system keeps for it what its master sends.
+func (r *trial) cutOff(master, replica *redistest.Server) {
+	r.Helper()
+	r.must(replica.Signal(syscall.SIGSTOP))
+	client := master.Client()
+	defer func() { _ = client.Close() }()
+	r.must(client.ClientKillByFilter(r.Context(), "TYPE", "replica").Err())
+}
+
+// With durability disk, whatever the log's setting, a 202 is for what is on the disk.
+func TestARedisThatIsKilledWhereADiskIsWaitedFor(t *testing.T) {
+	server := redistest.WithWAITAOF(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	want := expectation{redisURL: server.URL(), flags: []string{"--durability=disk"}, duplicates: outage}
+	try(t, want, func(ctx context.Context, r *trial) int {
+		return r.every(ctx, 3*time.Second, func(int) {
+			server.Kill()
+			r.must(server.Restart())
+		})
+	})
+}
