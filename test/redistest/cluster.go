@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/test/ports"
 )
 
 // Cluster is a Redis Cluster.
@@ -63,7 +65,7 @@ func (c *Cluster) start(dir string, masters, replicas int, args ...string) (err 
 }
 
 func (c *Cluster) startNode(dir string, i int, args []string) (*Server, error) {
-	bus, err := freePort()
+	bus, err := ports.Free()
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"nexus.io/webhooks/test/ports"
 )
 
 // Server is a redis-server process.
@@ -36,7 +38,7 @@ func Start(dir string, args ...string) (*Server, error) {
 }
 
 func startProgram(program, dir string, args ...string) (*Server, error) {
-	port, err := freePort()
+	port, err := ports.Free()
 	if err != nil {
 		return nil, err
 	}
@@ -128,14 +130,4 @@ func WithWAITAOF(t testing.TB, args ...string) *Server {
 	}
 	t.Cleanup(s.Kill)
 	return s
-}
-
-func freePort() (int, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil //nolint:forcetypeassert // a TCP listener has a TCP address
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nexus.io/webhooks/test/ports"
 )
 
 // WaitLinked returns once the server is a replica that has its master's data and follows it.
@@ -103,7 +105,7 @@ func SentinelsForTest(t testing.TB, master *Server) *Sentinels {
 }
 
 func startSentinel(dir string, master *Server) (*Server, error) {
-	port, err := freePort()
+	port, err := ports.Free()
 	if err != nil {
 		return nil, err
 	}

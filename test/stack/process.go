@@ -11,9 +11,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"nexus.io/webhooks/test/ports"
 )
 
 // Process is one binary of ours, which can be ended and started again.
@@ -132,11 +135,9 @@ func (p *Process) Tail(lines int) string {
 
 // FreeAddress is a loopback host:port that nobody listens on.
 func FreeAddress() (string, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	port, err := ports.Free()
 	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+		return "", err
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String(), nil
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 }

@@ -2,8 +2,10 @@ package queue
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"nexus.io/webhooks/test/redistest"
@@ -102,4 +104,43 @@ func cpuTime(b *testing.B, r *rig) float64 {
 		}
 	}
 	return total
+}
+
+// BenchmarkDurability tells what a 202 costs that waits for a replica or for the disk: 100 publishers at once, bodies of
+// 1 KiB, everything on this machine, whose disk and loopback are what it has.
+//
+//	go test -run xxx -bench Durability -benchtime 20000x ./internal/dispatcher/queue
+func BenchmarkDurability(b *testing.B) {
+	for _, fsync := range []string{"everysec", "always"} {
+		for _, d := range []Durability{ByRedis, ByReplica, ByDisk} {
+			if d == ByDisk && fsync == "everysec" {
+				continue // up to a second for each batch, by the setting
+			}
+			b.Run(fmt.Sprintf("durability=%s/appendfsync=%s", d, fsync), func(b *testing.B) { benchmarkDurability(b, d, fsync) })
+		}
+	}
+}
+
+func benchmarkDurability(b *testing.B, d Durability, fsync string) {
+	server := redistest.WithWAITAOF(b, "--appendonly", "yes", "--appendfsync", fsync)
+	server.ReplicaForTest(b)
+	client := server.Client()
+	b.Cleanup(func() { _ = client.Close() })
+	q, _ := place{client, "b", 1}.run(b, func(o *Options, _ *sink) { o.Durability = d })
+	ids := subscriptions(100)
+	configure(b, q, ids...)
+	body := []byte(strings.Repeat("x", 1024))
+	var n atomic.Int64
+	b.SetParallelism(100 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := n.Add(1)
+			e := publication(fmt.Sprint("e", i), ids[i%100])
+			e.Body = body
+			if _, err := q.Publish(b.Context(), []Publication{e}); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
