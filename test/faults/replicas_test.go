@@ -6,7 +6,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -39,8 +38,9 @@ func slotsOf(t *testing.T, cluster *redistest.Cluster) []int {
 	return slots
 }
 
-// A master of a Redis Cluster dies and its replica takes over, one after another.
-func TestAClusterWhoseMastersDie(t *testing.T) {
+// By turns, a master of a Redis Cluster dies and its replica takes over, and a slot moves to another master with the keys
+// that lie in it.
+func TestAClusterThatChanges(t *testing.T) {
 	cluster, err := redistest.StartReplicatedCluster(t.TempDir(), 3, silence, "--appendonly", "yes")
 	if err != nil {
 		t.Fatal(err)
@@ -51,51 +51,54 @@ func TestAClusterWhoseMastersDie(t *testing.T) {
 		redisURL: cluster.URL(), shards: parts, flags: []string{"--durability=replica"}, duplicates: outage,
 	}
 	try(t, want, func(ctx context.Context, r *trial) int {
-		deaths := 0
-		for ; ctx.Err() == nil; deaths++ {
-			slot := slots[deaths%parts]
-			master, replica, err := cluster.Owner(r.Context(), slot)
-			if err != nil || replica == nil {
-				r.Fatal("no replica can take over: ", err)
+		changes := 0
+		for ; ctx.Err() == nil || changes < 2; changes++ {
+			master, replica := r.owner(cluster, slots[changes%parts])
+			if changes%2 == 0 {
+				r.failOver(cluster, master, replica, slots[changes%parts])
+			} else {
+				r.move(cluster, master, slots, changes%parts)
 			}
-			master.Kill()
-			r.eventually("the replica takes over", func() error {
-				if now, _, err := cluster.Owner(r.Context(), slot); err != nil || now != replica {
-					return fmt.Errorf("it does not: %w", err)
-				}
-				return nil
-			})
-			r.must(master.Restart())
-			r.must(master.WaitLinked(r.Context()))
 			r.pass(calm) // the load runs
 		}
-		return deaths
+		return changes
 	})
 }
 
-// Slots, with the keys that lie in them, move from one master to another and back.
-func TestAClusterWhoseSlotsMove(t *testing.T) {
-	cluster, err := redistest.StartCluster(t.TempDir(), 3)
-	if err != nil {
-		t.Fatal(err)
+func (r *trial) owner(cluster *redistest.Cluster, slot int) (master, replica *redistest.Server) {
+	r.Helper()
+	master, replica, err := cluster.Owner(r.Context(), slot)
+	if err != nil || replica == nil {
+		r.Fatal("no replica can take over: ", err)
 	}
-	t.Cleanup(cluster.Kill)
-	slots := slotsOf(t, cluster)
-	try(t, expectation{redisURL: cluster.URL(), shards: parts, duplicates: outage},
-		func(ctx context.Context, r *trial) int {
-			moves := 0
-			for ; ctx.Err() == nil; moves++ {
-				slot := slots[moves%parts]
-				from, _, err := cluster.Owner(r.Context(), slot)
-				if err != nil {
-					r.Fatal(err)
-				}
-				to := cluster.Servers[(slices.Index(cluster.Servers, from)+1)%len(cluster.Servers)]
-				r.must(cluster.Move(r.Context(), slot, from, to, func() { r.pass(time.Millisecond) }))
-				r.pass(calm / 2) // the load runs
-			}
-			return moves
-		})
+	return master, replica
+}
+
+// failOver kills the master, which comes back as a replica of the one that takes over.
+func (r *trial) failOver(cluster *redistest.Cluster, master, replica *redistest.Server, slot int) {
+	r.Helper()
+	master.Kill()
+	r.eventually("the replica takes over", func() error {
+		if now, _, err := cluster.Owner(r.Context(), slot); err != nil || now != replica {
+			return fmt.Errorf("it does not: %w", err)
+		}
+		return nil
+	})
+	r.must(master.Restart())
+	r.must(master.WaitLinked(r.Context()))
+}
+
+// move gives a part's slot to the next master that has others.
+func (r *trial) move(cluster *redistest.Cluster, from *redistest.Server, slots []int, part int) {
+	r.Helper()
+	for n := range slots {
+		to, _ := r.owner(cluster, slots[(part+n)%len(slots)])
+		if to != from {
+			r.must(cluster.Move(r.Context(), slots[part], from, to, func() { r.pass(time.Millisecond) }))
+			return
+		}
+	}
+	r.Error("a single master has all parts")
 }
 
 // A master dies after its replica has received nothing for a while, and the Sentinels let the replica take over. What

@@ -32,7 +32,7 @@ func Free() (int, error) {
 	mu.Lock()
 	defer mu.Unlock()
 	for range tries {
-		port := first + rand.IntN(last-first) //nolint:gosec // no secret
+		port := first + rand.IntN(last-first)
 		if given[port] {
 			continue
 		}
