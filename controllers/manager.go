@@ -5,10 +5,8 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"nexus.io/webhooks/api/v1alpha1"
@@ -84,7 +81,7 @@ func NewManager(ctx context.Context, options Options) (*Manager, error) {
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return nil, err
 	}
-	if err := addProbes(mgr); err != nil {
+	if err := addListeners(mgr, options); err != nil {
 		return nil, err
 	}
 	return &Manager{Manager: mgr}, nil
@@ -134,14 +131,13 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 	return ctrl.Options{
 		Scheme:  scheme,
 		Logger:  logr.FromSlogHandler(options.Logger.Handler()),
-		Metrics: metricsserver.Options{BindAddress: options.MetricsAddress},
+		Metrics: metricsserver.Options{BindAddress: noListener}, // addListeners has them, and the probes
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: followed,
 			ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: {Label: readable}},
 		},
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: uncached}},
 
-		HealthProbeBindAddress:        options.HealthAddress,
 		LeaderElection:                options.LeaderElection,
 		LeaderElectionID:              LeaderElectionID,
 		LeaderElectionNamespace:       options.LeaderElectionNamespace,
@@ -150,22 +146,4 @@ func managerOptions(scheme *runtime.Scheme, options Options) ctrl.Options {
 		// Several managers may live in one process: tests, and the quickstart of those who embed this.
 		Controller: config.Controller{SkipNameValidation: &yes},
 	}
-}
-
-func addProbes(mgr ctrl.Manager) error {
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return fmt.Errorf("add the health probe: %w", err)
-	}
-	synced := func(request *http.Request) error {
-		ctx, cancel := context.WithTimeout(request.Context(), readyTimeout)
-		defer cancel()
-		if !mgr.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("subscriptions are not loaded yet")
-		}
-		return nil
-	}
-	if err := mgr.AddReadyzCheck("cache", synced); err != nil {
-		return fmt.Errorf("add the readiness probe: %w", err)
-	}
-	return nil
 }

@@ -15,7 +15,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"nexus.io/webhooks/internal/dispatcher/intake"
+	"nexus.io/webhooks/internal/program"
+)
+
+const (
+	// maxObservers bounds the connections to the metrics: Prometheus needs one or two.
+	maxObservers = 100
+	// maxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
+	maxScrapes = 4
 )
 
 // listener is a server with the socket that it will serve.
@@ -44,22 +51,22 @@ func (l *listener) close() error {
 
 func (a *App) listen(api, metrics http.Handler) error {
 	var err error
-	if a.api, err = a.open("event API", a.o.ListenAddress, api); err != nil {
+	if a.api, err = a.open("event API", a.o.ListenAddress, a.o.MaxConnections, api); err != nil {
 		return fmt.Errorf("--listen-address: %w", err)
 	}
-	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, metrics); err != nil {
+	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, maxObservers, metrics); err != nil {
 		return fmt.Errorf("--metrics-address: %w", err)
 	}
 	return nil
 }
 
-func (a *App) open(name, address string, handler http.Handler) (*listener, error) {
+func (a *App) open(name, address string, most int, handler http.Handler) (*listener, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	server := intake.NewServer(handler, intake.ServerLimits{MaxConnections: a.o.MaxConnections})
+	server := program.NewServer(handler, program.ServerLimits{MaxConnections: most})
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug) // clients that break off, mostly
 	return &listener{name, server, socket}, nil
 }
@@ -74,7 +81,8 @@ func (a *App) MetricsAddress() string { return a.metrics.socket.Addr().String() 
 func observing(registry *prometheus.Registry, profiling bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, // Redis away must not hide the other metrics
+		ErrorHandling:       promhttp.ContinueOnError, // Redis away must not hide the other metrics
+		MaxRequestsInFlight: maxScrapes,
 	}))
 	if profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

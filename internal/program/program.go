@@ -1,8 +1,8 @@
 // Copyright The Nexus Webhooks Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package program holds what every program of the project does alike at its start: making the log and finding the
-// Kubernetes API. It knows nothing of what the programs do.
+// Package program holds what every program of the project does alike at its start: making the log, finding the
+// Kubernetes API, and bounding what callers may take of a listener. It knows nothing of what the programs do.
 package program
 
 import (

@@ -34,6 +34,7 @@ type scene struct {
 	subscribed int
 	sub        *v1alpha1.WebhookSubscription // the latest
 	dispatcher *stack.Process
+	manager    *stack.Process
 }
 
 func newScene(t *testing.T) *scene {
@@ -83,7 +84,9 @@ func (s *scene) start(program string, n need) *stack.Process {
 	}
 	p := stack.NewProcess(program, filepath.Join(directory, "log"), filepath.Join(s.bin, program), append(args, n.flags...)...)
 	p.URL, p.MetricsURL, p.Env = "http://"+address, "http://"+metrics, n.env
-	if program == "dispatcher" {
+	if program == "manager" {
+		s.manager = p
+	} else {
 		s.dispatcher = p
 		p.Env = append([]string{"REDIS_URL=" + redistest.ForTest(s).URL()}, n.env...)
 	}
@@ -95,6 +98,19 @@ func (s *scene) start(program string, n need) *stack.Process {
 		}
 	})
 	return p
+}
+
+// startBoth runs both programs with the rights that ship, and waits until they are ready.
+func startBoth(t *testing.T, flags ...string) *scene {
+	t.Helper()
+	s := newScene(t)
+	rights := shippedRights(t, "default")
+	for _, program := range []string{"manager", "dispatcher"} {
+		s.give(program, of(program, rights))
+	}
+	s.must(s.start("manager", need{}).WaitReady(t.Context()))
+	s.must(s.start("dispatcher", need{flags: flags}).WaitReady(t.Context()))
+	return s
 }
 
 // subscribe makes a subscription with a key that is to be generated and a header from a ConfigMap.

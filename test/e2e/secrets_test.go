@@ -55,7 +55,6 @@ type hunt struct {
 	postgres *postgrestest.Server
 	database string
 	receiver *receiver.Receiver
-	manager  *stack.Process
 	env      []string
 	subs     map[string]*v1alpha1.WebhookSubscription
 	arrivals int
@@ -106,7 +105,7 @@ func newHunt(t *testing.T) *hunt {
 	for _, program := range []string{"manager", "dispatcher"} {
 		h.give(program, of(program, rights))
 	}
-	h.manager = h.start("manager", need{})
+	h.start("manager", need{})
 	h.start("dispatcher", need{env: h.env, flags: []string{"--egress-allow-networks=127.0.0.0/8", "--profiling"}})
 	h.must(errors.Join(h.manager.WaitReady(t.Context()), h.dispatcher.WaitReady(t.Context())))
 	for program, token := range h.tokens {

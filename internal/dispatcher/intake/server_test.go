@@ -14,16 +14,18 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nexus.io/webhooks/internal/program"
 )
 
 // serve starts a real listener and returns its address.
-func (f *fixture) serve(t *testing.T, l ServerLimits) string {
+func (f *fixture) serve(t *testing.T, l program.ServerLimits) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(f.handler, l)
+	server := program.NewServer(f.handler, l)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -75,7 +77,7 @@ const head = "POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: applicati
 
 func TestSlowBodyIsEnded(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{ReadTimeout: 50 * time.Millisecond}))
+	conn := dial(t, f.serve(t, program.ServerLimits{ReadTimeout: 50 * time.Millisecond}))
 	send(t, conn, head+"Content-Length: 100\r\n\r\n{")
 	response, body := receive(t, conn)
 	if response.StatusCode != http.StatusRequestTimeout || !strings.Contains(body, "took too long") {
@@ -88,7 +90,7 @@ func TestSlowBodyIsEnded(t *testing.T) {
 
 func TestSlowHeaderIsEnded(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{ReadHeaderTimeout: 50 * time.Millisecond}))
+	conn := dial(t, f.serve(t, program.ServerLimits{ReadHeaderTimeout: 50 * time.Millisecond}))
 	send(t, conn, "POST /api/v1/events HTTP/1.1\r\nHo")
 	if text, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 400 ") {
 		t.Errorf("the server said %q (%v), want 400 and the end of the connection", text, err)
@@ -97,7 +99,7 @@ func TestSlowHeaderIsEnded(t *testing.T) {
 
 func TestHeaderIsBounded(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{}))
+	conn := dial(t, f.serve(t, program.ServerLimits{}))
 	send(t, conn, head+"X-Filler: "+strings.Repeat("x", 80<<10)+"\r\n\r\n")
 	if response, _ := receive(t, conn); response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("answer %d, want 431", response.StatusCode)
@@ -106,7 +108,7 @@ func TestHeaderIsBounded(t *testing.T) {
 
 func TestAnnouncedOversizeIsRefusedUnread(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{}))
+	conn := dial(t, f.serve(t, program.ServerLimits{}))
 	send(t, conn, head+"Content-Length: 1048577\r\n\r\n")
 	if response, _ := receive(t, conn); response.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("answer %d, want 413", response.StatusCode)
@@ -115,7 +117,7 @@ func TestAnnouncedOversizeIsRefusedUnread(t *testing.T) {
 
 func TestEndlessBodyIsRefusedAtTheLimit(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{}))
+	conn := dial(t, f.serve(t, program.ServerLimits{}))
 	send(t, conn, head+"Transfer-Encoding: chunked\r\n\r\n")
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1<<16, strings.Repeat(" ", 1<<16))
 	go func() {
@@ -133,7 +135,7 @@ func TestEndlessBodyIsRefusedAtTheLimit(t *testing.T) {
 
 func TestBodyThatEndsEarlyIsNotAnEvent(t *testing.T) {
 	f := newFixture(t, nil)
-	conn := dial(t, f.serve(t, ServerLimits{}))
+	conn := dial(t, f.serve(t, program.ServerLimits{}))
 	send(t, conn, head+fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(released)+10, released))
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -152,7 +154,7 @@ func TestMalformedChunksAreNoEarlyEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
-			conn := dial(t, f.serve(t, ServerLimits{}))
+			conn := dial(t, f.serve(t, program.ServerLimits{}))
 			send(t, conn, head+"Transfer-Encoding: chunked\r\n\r\n"+c.chunks)
 			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 				t.Fatal(err)
@@ -193,7 +195,7 @@ func wantHealthy(t *testing.T, conn net.Conn) {
 
 func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	f := newFixture(t, nil)
-	address := f.serve(t, ServerLimits{MaxConnections: 1})
+	address := f.serve(t, program.ServerLimits{MaxConnections: 1})
 	finish := working(t, address)
 	second := dial(t, address)
 	send(t, second, getHealth)
@@ -214,7 +216,7 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 // Of connections that do nothing the longest quiet one makes room, and none that works.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
 	f := newFixture(t, nil)
-	address := f.serve(t, ServerLimits{MaxConnections: 3})
+	address := f.serve(t, program.ServerLimits{MaxConnections: 3})
 	finish := working(t, address)
 	slow, idle := dial(t, address), dial(t, address)
 	send(t, slow, getHealth[:10])

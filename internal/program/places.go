@@ -1,7 +1,7 @@
 // Copyright The Nexus Webhooks Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package intake
+package program
 
 import (
 	"net"
