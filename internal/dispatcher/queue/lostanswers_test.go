@@ -295,3 +295,43 @@ func TestALostAnswerToACancellationIsNoRefusal(t *testing.T) {
 		t.Errorf("again: %+v %v", c, err)
 	}
 }
+
+// go-redis' client for Redis Cluster sends a broken call again by itself and tells nobody. Ours must know: what a
+// settlement finds done then is its own doing, and no lease that had run out.
+func TestLostAnswersOfAClusterAreKnown(t *testing.T) {
+	cluster, err := redistest.StartCluster(t.TempDir(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Kill)
+	node := cluster.Servers[0]
+	proxy := startProxy(t, node)
+	address := proxy.listener.Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	direct := node.Client()
+	defer func() { _ = direct.Close() }()
+	if err := direct.ConfigSet(t.Context(), "cluster-announce-port", port).Err(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := Connect("redis://" + address + "," + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q, c := place{client, newPrefix(), 4}.run(t, func(_ *Options, c *sink) { c.hold = true })
+	configure(t, q, "s1")
+	publish(t, q, publication("e1", "s1"))
+	eventually(t, "it is in flight", func() bool { return len(c.got()) == 1 })
+	proxy.executed(t, settleScript, 1)
+	c.letGo(Done)
+	eventually(t, "the answer is lost", proxy.lost)
+	empty(t, q)
+	publish(t, q, publication("e2", "s1"))
+	empty(t, q)
+	if s := statisticsOf(t, q, "s1"); s.Successful != 2 {
+		t.Errorf("statistics %+v", s)
+	}
+	if n := counted(t, q.metrics.stale); n != 0 {
+		t.Errorf("%v settlements are said to have come too late", n)
+	}
+}
