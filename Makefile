@@ -79,9 +79,16 @@ test: build ## Run all tests, with the race detector, against a real API server,
 
 .PHONY: test-faults
 test-faults: build ## Break one part after another under load, a minute each, and show that nothing is lost.
-	@hack/ensure-packages redis-server
+	@hack/ensure-packages
 	@hack/ensure-tools kubernetes etcd
 	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=40m -v ./test/faults -args -fault-time=1m
+
+SOAK_TIME ?= 20m
+.PHONY: soak
+soak: build ## Work at half of what this machine can do for SOAK_TIME (20m), and show that nothing grows or goes wrong.
+	@hack/ensure-packages redis-server
+	@hack/ensure-tools kubernetes etcd
+	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=2h -v -run='^TestSoak$$' ./test/faults -args -soak-time=$(SOAK_TIME)
 
 .PHONY: bench
 bench: ## Measure speed and cost beside the bare HTTP client (20 minutes; BENCH_FLAGS="--only throughput": one).

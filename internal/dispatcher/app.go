@@ -52,6 +52,7 @@ type App struct {
 	log       *slog.Logger
 	redis     queue.Client
 	queue     *queue.Queue
+	clock     *clock
 	history   *postgres.Store // nil where there is none but that of the queue, as copier
 	copier    *copier.Copier
 	watcher   *watch.Watcher
@@ -188,6 +189,7 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	if a.queue, err = queue.New(qo); err != nil {
 		return err
 	}
+	a.clock = newClock(a.queue.Time, registry, a.log)
 	if a.history != nil {
 		a.copier = copier.New(copier.Options{Queue: a.queue, Store: a.history, Registerer: registry, Logger: a.log})
 	}
@@ -360,6 +362,7 @@ func (a *App) work(serving, working context.Context, group *failing) error {
 		return a.queue.Run(working, a.pool)
 	})
 	group.run(func() error { return a.reflector.Run(serving) })
+	group.run(func() error { a.clock.run(serving); return nil })
 	if a.copier != nil {
 		group.run(func() error { a.copier.Run(working); return nil })
 	}

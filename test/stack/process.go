@@ -28,6 +28,7 @@ type Process struct {
 
 	path   string
 	args   []string
+	env    []string
 	log    string
 	cmd    *exec.Cmd
 	waited chan struct{}
@@ -39,6 +40,9 @@ func NewProcess(name, log, path string, args ...string) *Process {
 	return &Process{Name: name, path: path, args: args, log: log}
 }
 
+// Become has it be another binary from its next Start on, with these further variables (NAME=value).
+func (p *Process) Become(path string, env ...string) { p.path, p.env = path, env }
+
 // Start runs it; its output is appended to its log.
 func (p *Process) Start() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -47,6 +51,7 @@ func (p *Process) Start() error {
 	}
 	p.cmd = exec.CommandContext(context.Background(), p.path, p.args...)
 	p.cmd.Env = append(os.Environ(), p.Env...)
+	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

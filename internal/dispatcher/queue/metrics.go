@@ -59,6 +59,15 @@ func (q *Queue) Ping(ctx context.Context) error {
 	return nil
 }
 
+// Time is that of Redis, by which the queue goes.
+func (q *Queue) Time(ctx context.Context) (time.Time, error) {
+	now, err := q.client.Time(ctx).Result()
+	if err != nil {
+		return now, unavailable(err)
+	}
+	return now, nil
+}
+
 // Size is the number of unfinished deliveries over all shards.
 func (q *Queue) Size(ctx context.Context) (int64, error) {
 	var size int64
