@@ -30,7 +30,8 @@ var (
 const (
 	idleSubscriptions = 10_000
 	idleTime          = 20 * time.Second
-	idleSettle        = 15 * time.Second // after the start, until the statuses of so many are written or known as right
+	idleSettle        = 5 * time.Second // after the start
+	idleWrites        = 1000            // statuses a second, so that those of so many new ones are soon written
 
 	mostIdleCommands = 5    // a second
 	mostIdleCPU      = 0.01 // of a core
@@ -61,8 +62,12 @@ func idle(ctx context.Context, b *bench) error {
 	if err := b.grow(ctx, idleSubscriptions); err != nil {
 		return err
 	}
+	writing := shape{flags: []string{fmt.Sprint("--status-writes-per-second=", idleWrites)}}
+	if err := b.withRig(ctx, writing, func(r *rig) error { return r.statusesWritten(ctx) }); err != nil {
+		return err
+	}
 	return b.withRig(ctx, shape{}, func(r *rig) error {
-		if err := wait(ctx, idleSettle); err != nil {
+		if err := r.statusesWritten(ctx); err != nil {
 			return err
 		}
 		before := r.usage(ctx)
@@ -220,13 +225,34 @@ func (r *rig) churn(ctx context.Context) error {
 	return nil
 }
 
+// statusesWritten waits until no status waits to be written.
+func (r *rig) statusesWritten(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
+	defer cancel()
+	for {
+		if err := wait(ctx, idleSettle); err != nil {
+			return fmt.Errorf("statuses are still written: %w", err)
+		}
+		waiting, err := r.metric(ctx, "nexus_webhook_status_waiting")
+		if err != nil || waiting == 0 {
+			return err
+		}
+		say("%.0f statuses wait to be compared or written", waiting)
+	}
+}
+
 // statusWrites is how many the dispatcher made.
 func (r *rig) statusWrites(ctx context.Context) (float64, error) {
+	return r.metric(ctx, "nexus_webhook_status_writes_total")
+}
+
+// metric is the sum of a metric of the first dispatcher over its labels.
+func (r *rig) metric(ctx context.Context, name string) (float64, error) {
 	text, err := get(ctx, r.dispatchers[0].MetricsURL+"/metrics")
 	sum := 0.0
 	for line := range strings.Lines(string(text)) {
-		if rest, found := strings.CutPrefix(line, "nexus_webhook_status_writes_total{"); found {
-			_, value, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if series, _, _ = strings.Cut(series, "{"); series == name {
 			n, _ := strconv.ParseFloat(value, 64)
 			sum += n
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // parked takes deliveries and sends none.
@@ -42,6 +43,9 @@ func waiting(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		if err := r.rewritten(ctx); err != nil {
+			return err
+		}
 		taken := r.memory(ctx) - before - int64(events*len(parked.event(0, 0)))
 		full, err := r.run(ctx, "full queue", l)
 		if err != nil {
@@ -54,6 +58,24 @@ func waiting(ctx context.Context, b *bench) error {
 			"")
 		return nil
 	})
+}
+
+// rewritten waits until no Redis writes its append-only file anew, which takes a core while it lasts.
+func (r *rig) rewritten(ctx context.Context) error {
+	for {
+		busy := false
+		for _, server := range r.redis {
+			client := server.Client()
+			busy = busy || !strings.Contains(client.Info(ctx, "persistence").Val(), "aof_rewrite_in_progress:0")
+			_ = client.Close()
+		}
+		if !busy {
+			return nil
+		}
+		if err := wait(ctx, time.Second); err != nil {
+			return err
+		}
+	}
 }
 
 // memory of all Redis servers, in bytes.
