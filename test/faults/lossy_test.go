@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,11 +88,17 @@ func (l *lossy) cut() bool {
 func TestAnswersOfRedisThatGetLost(t *testing.T) {
 	server := redistest.ForTest(t, "--appendonly", "yes")
 	proxy := startLossy(t, server.Address)
-	try(t, expectation{redisURL: "redis://" + proxy.listener.Addr().String()}, func(ctx context.Context, r *trial) int {
+	r := newTrial(t, expectation{redisURL: "redis://" + proxy.listener.Addr().String()})
+	lost := 0
+	r.run(func(ctx context.Context, r *trial) int {
 		struck := r.every(ctx, 20*time.Millisecond, func(int) { proxy.cuts.Store(1) })
-		if made := int(proxy.made.Load()); made < struck/2 {
-			r.Errorf("only %d answers got lost", made)
+		lost = int(proxy.made.Load())
+		if lost < struck/2 {
+			r.Errorf("only %d answers got lost", lost)
 		}
 		return struck
 	})
+	if refused := r.load.refused[http.StatusServiceUnavailable]; refused > lost/20 { // the same answer got lost twice
+		t.Errorf("%d events were refused in place of being asked for again, %d answers got lost", refused, lost)
+	}
 }
