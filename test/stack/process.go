@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,8 +51,7 @@ func (p *Process) Start() error {
 		return fmt.Errorf("open the log of %s: %w", p.Name, err)
 	}
 	p.cmd = exec.CommandContext(context.Background(), p.path, p.args...)
-	p.cmd.Env = append(os.Environ(), p.Env...)
-	p.cmd.Env = append(os.Environ(), p.env...)
+	p.cmd.Env = slices.Concat(os.Environ(), p.Env, p.env)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
