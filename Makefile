@@ -81,7 +81,7 @@ test: build ## Run all tests, with the race detector, against a real API server,
 test-faults: build ## Break one part after another under load, a minute each, and show that nothing is lost.
 	@hack/ensure-packages
 	@hack/ensure-tools kubernetes etcd
-	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=40m -v ./test/faults -args -fault-time=1m
+	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=60m -v ./test/faults -args -fault-time=1m
 
 SOAK_TIME ?= 20m
 .PHONY: soak

@@ -70,7 +70,10 @@ func newTrial(t *testing.T, want expectation) *trial {
 		}, want.flags...),
 	})
 	for kind, path := range kinds {
-		r.subscribe(kind, r.s.Receiver.URL+path)
+		r.create(kind, r.s.Receiver.URL+path)
+	}
+	for kind := range kinds {
+		r.routed(r.subs[kind])
 	}
 	return r
 }
