@@ -28,7 +28,7 @@ func (s *Server) signal(signal syscall.Signal) error {
 	return err
 }
 
-// Fill lets no file grow beyond 1 MiB until Free, as if the disk was full (which says ENOSPC where this says EFBIG). The
+// Fill lets no file grow beyond 1 MiB until Free, as if the disk was full: that says ENOSPC where this says EFBIG. The
 // server must have been made with --wal-segsize=1, so that it can go on to write its log.
 func (s *Server) Fill() error { return s.limit("1048576") }
 
