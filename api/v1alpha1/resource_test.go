@@ -309,6 +309,19 @@ func TestAGeneratedKeySignsForItsOwnSubscriptionOnly(t *testing.T) {
 	}
 }
 
+// A label does not make the token of a ServiceAccount something to be sent.
+func TestATokenOfAServiceAccountIsNeverUsed(t *testing.T) {
+	secret := &corev1.Secret{Type: corev1.SecretTypeServiceAccountToken, ObjectMeta: metav1.ObjectMeta{
+		Labels: map[string]string{v1alpha1.LabelReadable: v1alpha1.LabelReadableValue},
+	}}
+	for _, use := range []v1alpha1.SecretUse{v1alpha1.SecretSigns, v1alpha1.SecretInHeader, v1alpha1.SecretInTLS} {
+		refusal := (&v1alpha1.WebhookSubscription{}).SecretRefusal(secret, string(secret.Type), use)
+		if !strings.Contains(refusal, "never used") {
+			t.Errorf("use %d: refusal %q", use, refusal)
+		}
+	}
+}
+
 // A subscription that is deleted without its Secret leaves a key behind that its receivers still trust.
 func TestAGeneratedKeyWithoutItsSubscriptionSignsForNobody(t *testing.T) {
 	left := &corev1.Secret{

@@ -34,6 +34,10 @@ const (
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 )
 
+// secretTypeServiceAccountToken is a type of which nobody's label opts in: Kubernetes puts a token into such a Secret,
+// which whoever may make one, but read none, could have sent to a URL of theirs.
+const secretTypeServiceAccountToken = "kubernetes.io/service-account-token" //nolint:gosec // it is no credential
+
 // How a rotation of signing keys is asked for and what comes of it. All times are RFC 3339.
 const (
 	// AnnotationRotateRequested on a subscription asks for one rotation of its generated key with each new value. A value
@@ -113,6 +117,9 @@ func (s *WebhookSubscription) SecretRefusal(secret metav1.Object, secretType str
 	owner := controllingSubscription(secret)
 	generated := owner != nil || labels[LabelManagedBy] == FieldOwnerManager
 	switch {
+	case secretType == secretTypeServiceAccountToken:
+		return "holds a token of a ServiceAccount, and those are never used: name a Secret with a credential that was made " +
+			"for the URL's host"
 	case secretType != SecretTypeSigningKey && labels[LabelReadable] != LabelReadableValue:
 		return fmt.Sprintf("has not opted in to being read: its owner can label it with %s=%s, or create it with type %s",
 			LabelReadable, LabelReadableValue, SecretTypeSigningKey)

@@ -215,20 +215,25 @@ func calls(method, path, body string) need {
 			s.token = cluster.Token(s.Context(), s, s.namespace, "caller", "nexus-webhooks")
 			cluster.Grant(s.Context(), s, "webhooksubscription_editor_role", s.namespace, kube.Subject(s.namespace, "caller"))
 		}
-		target := strings.NewReplacer("SUB", ids.SubscriptionID(string(s.sub.UID)), "NAMESPACE", s.namespace).Replace(path)
-		request, err := http.NewRequestWithContext(s.Context(), method, s.dispatcher.URL+target, strings.NewReader(body))
-		s.must(err)
-		request.Header.Set("Authorization", "Bearer "+s.token)
-		if body != "" {
-			request.Header.Set("Content-Type", "application/json")
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err.Error() // it starts yet
-		}
-		defer func() { _ = response.Body.Close() }()
-		text, err := io.ReadAll(response.Body)
-		s.must(err)
-		return fmt.Sprintf("%d %s", response.StatusCode, text)
+		return s.call(method, strings.NewReplacer("SUB", ids.SubscriptionID(string(s.sub.UID)), "NAMESPACE", s.namespace).Replace(path), body)
 	}}
+}
+
+// call asks the API as the owner of the scene's token, and returns status and answer.
+func (s *scene) call(method, target, body string) string {
+	s.Helper()
+	request, err := http.NewRequestWithContext(s.Context(), method, s.dispatcher.URL+target, strings.NewReader(body))
+	s.must(err)
+	request.Header.Set("Authorization", "Bearer "+s.token)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err.Error() // it starts yet
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	s.must(err)
+	return fmt.Sprintf("%d %s", response.StatusCode, text)
 }

@@ -108,8 +108,8 @@ func startBoth(t *testing.T, flags ...string) *scene {
 	for _, program := range []string{"manager", "dispatcher"} {
 		s.give(program, of(program, rights))
 	}
-	s.must(s.start("manager", need{}).WaitReady(t.Context()))
-	s.must(s.start("dispatcher", need{flags: flags}).WaitReady(t.Context()))
+	s.must(s.start("manager", need{wide: true}).WaitReady(t.Context()))
+	s.must(s.start("dispatcher", need{flags: flags, wide: true}).WaitReady(t.Context()))
 	return s
 }
 
