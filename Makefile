@@ -118,6 +118,18 @@ build-installer: ensure-kubectl ## Write dist/install.yaml: all that `make deplo
 	@$(RENDER) >dist/install.yaml
 	@echo "build-installer: dist/install.yaml"
 
+.PHONY: sbom
+sbom: build ## Write dist/manager.cdx.json and dist/dispatcher.cdx.json: what is in the programs, in CycloneDX's form.
+	@hack/ensure-tools cyclonedx-gomod
+	@mkdir -p dist
+	@for program in manager dispatcher; do \
+	  $(TOOLS)/cyclonedx-gomod bin -json -std -version $(VERSION) -output dist/$$program.cdx.json bin/$$program; \
+	  go version -m bin/$$program | awk '$$1 == "dep" { print "pkg:golang/" $$2 "@" $$3 }' | while read -r part; do \
+	    grep -q "\"$$part[?\"]" dist/$$program.cdx.json || { echo "sbom: $$part is in bin/$$program and not listed"; exit 1; }; \
+	  done; \
+	  echo "sbom: dist/$$program.cdx.json"; \
+	done
+
 ##@ Deploy to the cluster of your kubeconfig
 
 .PHONY: install
