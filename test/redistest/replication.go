@@ -115,7 +115,7 @@ func startSentinel(dir string, master *Server) (*Server, error) {
 		"port " + strconv.Itoa(port), "bind 127.0.0.1", "dir " + dir, "logfile " + filepath.Join(dir, "sentinel.log"),
 		fmt.Sprintf("sentinel monitor %s %s %s 2", MasterName, host, masterPort),
 		"sentinel down-after-milliseconds " + MasterName + " 1000",
-		"sentinel failover-timeout " + MasterName + " 3000",
+		"sentinel failover-timeout " + MasterName + " 1000",
 	}
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("configure a Sentinel: %w", err)
