@@ -50,6 +50,7 @@ func TestThePolicyHoldsOnTheWire(t *testing.T) {
 	if n := w.arrivals("3128"); n != 0 {
 		t.Errorf("%d connections to the environment's proxy", n)
 	}
+	fmt.Printf("%d requests\n", w.requests)
 }
 
 // inNetworkOfItsOwn runs the test that calls it again, as a process whose network nobody else is in.
@@ -72,6 +73,7 @@ func inNetworkOfItsOwn(t *testing.T, resolver string) {
 	if err != nil || !strings.Contains(string(output), "PASS") {
 		t.Errorf("in a network of its own: %v\n%s", err, output)
 	}
+	t.Logf("%s", output)
 }
 
 // answerEverywhere makes every address one of this machine, which means of this network.
@@ -135,8 +137,9 @@ func routeAllToLoopback(family byte) error {
 // world is everybody to whom a connection can be made. It hangs up on each, and remembers where it arrived.
 type world struct {
 	*testing.T
-	mu      sync.Mutex
-	reached map[netip.AddrPort]int
+	requests int
+	mu       sync.Mutex
+	reached  map[netip.AddrPort]int
 }
 
 func (w *world) listen(port string) {
@@ -218,6 +221,7 @@ func (w *world) wants(t *testing.T, o Options, url, refused, reached string) {
 	transport := startTransport(t, o)
 	tries := ways(transport)
 	for _, way := range slices.Sorted(maps.Keys(tries)) {
+		w.requests++
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		err := tries[way](ctx, url)
 		cancel()
@@ -292,6 +296,7 @@ func (w *world) notations(t *testing.T) {
 			for _, scheme := range []string{"http", "https"} {
 				url := scheme + "://" + host + "/latest/meta-data/"
 				for way, try := range ways(startTransport(t, o)) {
+					w.requests++
 					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 					err := try(ctx, url)
 					cancel()
