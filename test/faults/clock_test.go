@@ -34,7 +34,7 @@ func TestClocksThatAreWrong(t *testing.T) {
 	r, _ := newKubernetesTrial(t) // past TLS: to a clock that is behind, a young certificate is not valid yet
 	r.want.duplicates = func(kills int) int { return kills * whole }
 	// It takes longer than a lease lasts.
-	r.create("long", r.s.Receiver.URL+"/slow/7000/l", func(spec *v1alpha1.WebhookSubscriptionSpec) {
+	r.create("long", r.s.Receiver.URL+"/slow/5500/l", func(spec *v1alpha1.WebhookSubscriptionSpec) {
 		spec.TimeoutSeconds = new(int32(20))
 	})
 	r.create("limited", r.s.Receiver.URL+"/ok/limited", func(spec *v1alpha1.WebhookSubscriptionSpec) {
@@ -213,7 +213,7 @@ func (r *trial) timestampsShifted() {
 func (r *trial) leasesCameBack(killed time.Time) {
 	r.Helper()
 	seen := map[string]bool{}
-	for _, a := range r.s.Receiver.Arrivals("/slow/7000/l") {
+	for _, a := range r.s.Receiver.Arrivals("/slow/5500/l") {
 		if a.At.After(killed.Add(leaseTime + 5*time.Second)) {
 			r.Errorf("%s came %s after its dispatcher had died", a.EventID, a.At.Sub(killed))
 		}

@@ -59,12 +59,16 @@ func TestEndpointsThatMisbehave(t *testing.T) {
 	r.asBefore(before, endpoints)
 }
 
-// visit publishes an event for each endpoint, every second.
+// visit publishes an event for each endpoint, every second, and every other for those that hold a place for as long.
 func visit(ctx context.Context, r *trial, endpoints []*rogue.Endpoint, l *load) {
 	var group sync.WaitGroup
 	for _, e := range endpoints {
 		group.Go(func() {
-			r.every(ctx, time.Second, func(n int) {
+			interval := time.Second
+			if e.Slow {
+				interval = 2 * rogueTimeout
+			}
+			r.every(ctx, interval, func(n int) {
 				to := r.s.Dispatchers[n%dispatchers]
 				l.post(context.WithoutCancel(ctx), to, e.Name, fmt.Sprintf("%s-%d", e.Name, n))
 			})

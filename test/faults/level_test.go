@@ -30,7 +30,7 @@ func (r *trial) levels() (all []level) {
 		const mebi = 1 << 20
 		all = append(all, level{
 			goroutines: r.metric(text, "go_goroutines"), files: r.metric(text, "process_open_fds"),
-			heap:     r.metric(text, "go_memstats_heap_inuse_bytes") / mebi,
+			heap:     r.metric(text, "go_memstats_heap_alloc_bytes") / mebi,
 			resident: r.metric(text, "process_resident_memory_bytes") / mebi,
 		})
 	}

@@ -56,9 +56,15 @@ func overHTTP2(proper *tls.Config) map[string]behaviour {
 			p.headers("200", false)
 			p.flood(func() { p.check(p.WriteData(p.stream, false, make([]byte, 1<<10))) })
 		}),
-		"http2-pings":    hold(func(p *peer) { p.flood(func() { p.check(p.WritePing(false, [8]byte{})) }) }),
-		"http2-settings": hold(func(p *peer) { p.flood(func() { p.check(p.WriteSettings()) }) }),
-		"http2-silence":  hold(func(*peer) {}),
+		"http2-silence": hold(func(p *peer) { goAway(p, p.stream) }),
+		"http2-pings": hold(func(p *peer) {
+			goAway(p, p.stream)
+			p.flood(func() { p.check(p.WritePing(false, [8]byte{})) })
+		}),
+		"http2-settings": hold(func(p *peer) {
+			goAway(p, p.stream)
+			p.flood(func() { p.check(p.WriteSettings()) })
+		}),
 	}
 }
 
