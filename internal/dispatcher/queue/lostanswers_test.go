@@ -319,16 +319,16 @@ func TestLostAnswersOfAClusterAreKnown(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	q, c := place{client, newPrefix(), 4}.run(t, func(_ *Options, c *sink) { c.hold = true })
-	configure(t, q, "s1")
-	publish(t, q, publication("e1", "s1"))
+	configure(t, q, "s5")
+	publish(t, q, publication("e1", "s5"))
 	eventually(t, "it is in flight", func() bool { return len(c.got()) == 1 })
 	proxy.executed(t, settleScript, 1)
 	c.letGo(Done)
 	eventually(t, "the answer is lost", proxy.lost)
 	empty(t, q)
-	publish(t, q, publication("e2", "s1"))
+	publish(t, q, publication("e2", "s5"))
 	empty(t, q)
-	if s := statisticsOf(t, q, "s1"); s.Successful != 2 {
+	if s := statisticsOf(t, q, "s5"); s.Successful != 2 {
 		t.Errorf("statistics %+v", s)
 	}
 	if n := counted(t, q.metrics.stale); n != 0 {
