@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"nexus.io/webhooks/test/redistest"
 	"nexus.io/webhooks/test/stack"
@@ -47,6 +48,7 @@ func TestARedisThatDoesNotSuitIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(d.Kill)
+			defer time.AfterFunc(20*time.Second, d.Kill).Stop() // it ran
 			state, err := d.Wait()
 			if err == nil || state.ExitCode() != 1 || !strings.Contains(d.Tail(1), "the Redis of REDIS_URL does not suit: "+c.say) {
 				t.Errorf("it ended as %v:\n%s\nwant 1 and, last, %q", state, d.Tail(5), c.say)
