@@ -50,7 +50,7 @@ func TestThePolicyHoldsOnTheWire(t *testing.T) {
 	if n := w.arrivals("3128"); n != 0 {
 		t.Errorf("%d connections to the environment's proxy", n)
 	}
-	fmt.Printf("%d requests\n", w.requests)
+	t.Logf("%d requests", w.requests)
 }
 
 // inNetworkOfItsOwn runs the test that calls it again, as a process whose network nobody else is in.
@@ -59,7 +59,7 @@ func inNetworkOfItsOwn(t *testing.T, resolver string) {
 	name, _, _ := strings.Cut(t.Name(), "/")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+name+"$", "-test.count=1")
+	command := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+name+"$", "-test.count=1", "-test.v")
 	command.Env = append(os.Environ(), ownNetwork+"=1", "GODEBUG=netdns="+resolver,
 		"HTTP_PROXY=http://192.0.2.1:3128", "HTTPS_PROXY=http://192.0.2.1:3128", "ALL_PROXY=socks5://192.0.2.1:3128",
 		"http_proxy=http://192.0.2.1:3128", "https_proxy=http://192.0.2.1:3128")

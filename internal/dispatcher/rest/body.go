@@ -13,9 +13,23 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
-// Read reads a body of JSON, at most limit bytes. The problem is 415, 413, 408 or 400.
+const (
+	// freeBody is how large a body may be without regard to others, in bytes; the connections bound those.
+	freeBody = 8 << 10
+	// maxArriving bounds the larger ones that are arriving at the same time, over all calls, in bytes: any token of the
+	// cluster is enough to send some.
+	maxArriving = 64 << 20
+	retryBody   = 2 * time.Second
+)
+
+// arriving is how large the bodies above freeBody may become that are being read just now.
+var arriving atomic.Int64
+
+// Read reads a body of JSON, at most limit bytes. The problem is 415, 413, 408 or 400, or 503 where many are arriving.
 func Read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Problem) {
 	var also []string
 	if r.Method == http.MethodPatch {
@@ -27,11 +41,30 @@ func Read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Problem
 	if r.ContentLength > limit {
 		return nil, TooLarge(limit)
 	}
+	if room := roomFor(r.ContentLength, limit); room > 0 {
+		defer arriving.Add(-room)
+		if arriving.Add(room) > maxArriving {
+			return nil, New(http.StatusServiceUnavailable,
+				"the dispatcher is receiving as many request bodies as it may: send this again later").Retry(retryBody)
+		}
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return nil, Unreadable(err, limit)
 	}
 	return body, nil
+}
+
+// roomFor is what a body counts of maxArriving. One whose length is not known may become as large as any.
+func roomFor(length, limit int64) int64 {
+	switch {
+	case length < 0:
+		return limit
+	case length <= freeBody:
+		return 0
+	default:
+		return length
+	}
 }
 
 // maxIgnored bounds what is read of a body that says nothing.
