@@ -175,7 +175,7 @@ func (a *App) connect(catalogue *event.Catalogue, registry prometheus.Registerer
 	if err != nil {
 		return fmt.Errorf("--egress-allow-networks: %w", err)
 	}
-	if a.redis, err = queue.Connect(a.o.RedisURL); err != nil {
+	if a.redis, err = queue.ConnectFor(a.o.RedisURL, a.o.Shards); err != nil {
 		return fmt.Errorf("REDIS_URL: %w", err)
 	}
 	qo := a.o.queueOptions()

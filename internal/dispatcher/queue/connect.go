@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"runtime"
 	"strings"
 	"time"
 
@@ -47,20 +48,25 @@ type Client = redis.UniversalClient
 //
 // Query parameters are those of go-redis (pool_size, read_timeout, ...); besides, sentinel_username and
 // sentinel_password where the Sentinels want credentials of their own. Errors never show a password.
-func Connect(address string) (Client, error) {
+func Connect(address string) (Client, error) { return ConnectFor(address, 1) }
+
+// ConnectFor is Connect for a queue of so many shards. Each may keep a connection waiting for a replica or a disk, and
+// there must be others for everything else.
+func ConnectFor(address string, shards int) (Client, error) {
+	pool := 10*runtime.GOMAXPROCS(0) + shards
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		return nil, errors.New("no scheme: write redis://host:6379")
 	}
 	switch p := divide(rest); {
 	case scheme == "redis-sentinel" || scheme == "rediss-sentinel":
-		return connectSentinel(strings.TrimSuffix(scheme, "-sentinel"), p)
+		return connectSentinel(strings.TrimSuffix(scheme, "-sentinel"), p, pool)
 	case scheme != "redis" && scheme != "rediss":
 		return nil, errors.New("the scheme is not one of redis, rediss, redis-sentinel, rediss-sentinel")
 	case len(p.hosts) > 1:
-		return connectCluster(scheme, p)
+		return connectCluster(scheme, p, pool)
 	default:
-		return connectOne(address, p)
+		return connectOne(address, p, pool)
 	}
 }
 
@@ -92,20 +98,21 @@ func divide(rest string) parts {
 	return p
 }
 
-func connectOne(address string, p parts) (Client, error) {
+func connectOne(address string, p parts, pool int) (Client, error) {
 	options, err := redis.ParseURL(address)
 	if err != nil {
 		return nil, p.unreadable(err)
 	}
 	options.MaxRetries = repeats
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.PoolSize = cmp.Or(options.PoolSize, pool)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)
 	return redis.NewClient(options), nil
 }
 
-func connectCluster(scheme string, p parts) (Client, error) {
+func connectCluster(scheme string, p parts, pool int) (Client, error) {
 	if p.path != "" && p.path != "0" {
 		return nil, errors.New("a Redis Cluster has no numbered databases")
 	}
@@ -118,13 +125,14 @@ func connectCluster(scheme string, p parts) (Client, error) {
 		return nil, p.unreadable(err)
 	}
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.PoolSize = cmp.Or(options.PoolSize, pool)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)
 	return redis.NewClusterClient(options), nil
 }
 
-func connectSentinel(scheme string, p parts) (Client, error) {
+func connectSentinel(scheme string, p parts, pool int) (Client, error) {
 	master, db, _ := strings.Cut(p.path, "/")
 	if master == "" {
 		return nil, errors.New("no master's name: write redis-sentinel://host:26379/mymaster")
@@ -149,6 +157,7 @@ func connectSentinel(scheme string, p parts) (Client, error) {
 	options.SentinelUsername, options.SentinelPassword = user, password
 	options.MaxRetries = repeats
 	options.DialerRetries = cmp.Or(options.DialerRetries, dials)
+	options.PoolSize = cmp.Or(options.PoolSize, pool)
 	options.DialTimeout = cmp.Or(options.DialTimeout, dialTimeout)
 	options.ReadTimeout = cmp.Or(options.ReadTimeout, callTimeout)
 	options.ConnMaxIdleTime = cmp.Or(options.ConnMaxIdleTime, idleTime)

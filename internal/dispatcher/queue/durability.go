@@ -87,6 +87,24 @@ func (s *shard) accepted(calls []*publishCall) {
 	s.confirmSoon()
 }
 
+// doubtful is why an event would not be accepted, although its first part would be: another goes to a shard in doubt.
+// It would be queued, refused, and come again.
+func (q *Queue) doubtful(p *Publication) error {
+	if q.Durability == ByRedis || len(q.shards) == 1 {
+		return nil
+	}
+	for _, t := range p.Targets {
+		s := q.shards[shardOf(t.SubscriptionID, len(q.shards))]
+		s.mu.Lock()
+		doubt := s.unconfirmed.doubt
+		s.mu.Unlock()
+		if doubt != nil {
+			return doubt
+		}
+	}
+	return nil
+}
+
 func (s *shard) confirmSoon() {
 	select {
 	case s.confirm <- struct{}{}:
@@ -221,8 +239,17 @@ func (d Durability) check(ctx context.Context, server redis.Cmdable, info map[st
 		return []Finding{{fmt.Sprintf("it refuses %s, which --durability=%s rests on (%s): WAITAOF takes Redis 7.2, WAIT "+
 			"any; use such a server, allow the command, or choose another durability", command[0], d, err), true}}, nil
 	}
-	if err == nil && d == ByReplica && info["connected_slaves"] == "0" {
-		return []Finding{{"no replica is connected: with --durability=replica events are refused until one is", false}}, nil
+	if err != nil || d != ByReplica {
+		return nil, err
 	}
-	return nil, err
+	var findings []Finding
+	if info["connected_slaves"] == "0" {
+		findings = append(findings,
+			Finding{"no replica is connected: with --durability=replica events are refused until one is", false})
+	}
+	if info["aof_enabled"] == "0" {
+		findings = append(findings, Finding{"appendonly is off: a master that comes back before a replica has taken over " +
+			"has nothing, and its replicas then drop what --durability=replica waited for; set appendonly yes", false})
+	}
+	return findings, nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -165,6 +167,8 @@ func TestPublishingWaitsForTheDisk(t *testing.T) {
 func TestCheckOfDurability(t *testing.T) {
 	linked := redistest.ForTest(t, "--appendonly", "yes")
 	linked.ReplicaForTest(t)
+	noLog := redistest.ForTest(t)
+	noLog.ReplicaForTest(t)
 	noWaitAOF := redistest.WithWAITAOF(t, "--appendonly", "yes", "--rename-command", "WAITAOF", "") // as before Redis 7.2
 	cases := map[string]struct {
 		server     *redistest.Server
@@ -172,12 +176,13 @@ func TestCheckOfDurability(t *testing.T) {
 		say        string // "" for no finding
 		fatal      bool
 	}{
-		"a replica":           {linked, ByReplica, "", false},
-		"no replica":          {redistest.ForTest(t, "--appendonly", "yes"), ByReplica, "no replica is connected", false},
-		"no WAIT":             {redistest.ForTest(t, "--appendonly", "yes", "--rename-command", "WAIT", ""), ByReplica, "it refuses WAIT", true},
-		"no WAITAOF":          {noWaitAOF, ByDisk, "it refuses WAITAOF", true},
-		"WAITAOF":             {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "", false},
-		"WAITAOF without log": {redistest.WithWAITAOF(t), ByDisk, "appendonly is off, so that", true},
+		"a replica":            {linked, ByReplica, "", false},
+		"no replica":           {redistest.ForTest(t, "--appendonly", "yes"), ByReplica, "no replica is connected", false},
+		"a master without log": {noLog, ByReplica, "its replicas then drop what --durability=replica waited for", false},
+		"no WAIT":              {redistest.ForTest(t, "--appendonly", "yes", "--rename-command", "WAIT", ""), ByReplica, "it refuses WAIT", true},
+		"no WAITAOF":           {noWaitAOF, ByDisk, "it refuses WAITAOF", true},
+		"WAITAOF":              {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "", false},
+		"WAITAOF without log":  {redistest.WithWAITAOF(t), ByDisk, "appendonly is off, so that", true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -213,5 +218,111 @@ func TestConfirmingOverAnotherConnectionWaitsToo(t *testing.T) {
 	other.instance = q.instance
 	if err := other.shards[0].outlasts(t.Context(), 1, 1, 100*time.Millisecond); !errors.Is(err, errNotDurable) {
 		t.Errorf("what is not on the disk: %v", err)
+	}
+}
+
+// Each of many shards waits on a connection of its own, and leaves others for the deliveries.
+func TestConfirmationsLeaveConnectionsForTheRest(t *testing.T) {
+	server := redistest.ForTest(t)
+	replica := server.ReplicaForTest(t)
+	shards := 20 * runtime.GOMAXPROCS(0) // twice as many as go-redis would have connections
+	client, err := ConnectFor(server.URL(), shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q, _ := place{client, newPrefix(), shards}.run(t, func(o *Options, _ *sink) { o.Durability = ByReplica })
+	ids := oneInEach(shards)
+	configure(t, q, ids...)
+	if err := replica.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var publishing sync.WaitGroup
+	for _, id := range ids {
+		publishing.Go(func() {
+			if _, err := q.Publish(t.Context(), []Publication{publication("e-"+id, id)}); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s was accepted: %v", id, err)
+			}
+		})
+	}
+	empty(t, q)
+	doubts := 0
+	for _, s := range q.shards {
+		s.mu.Lock()
+		if s.unconfirmed.doubt != nil {
+			doubts++
+		}
+		s.mu.Unlock()
+	}
+	if doubts > 0 { // the first waits have ended
+		t.Errorf("deliveries waited for the replica: %d shards know by then that it does not receive", doubts)
+	}
+	publishing.Wait()
+	if err := replica.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// oneInEach are subscriptions of which each lies in another shard, in the order of these.
+func oneInEach(shards int) []string {
+	ids, left := make([]string, shards), shards
+	for n := 0; left > 0; n++ {
+		id := fmt.Sprint("s", n)
+		if at := shardOf(id, shards); ids[at] == "" {
+			ids[at] = id
+			left--
+		}
+	}
+	return ids
+}
+
+// An event that goes to several nodes is not queued at one while it would be refused for another's sake.
+func TestAnEventOfSeveralNodesIsRefusedWhole(t *testing.T) {
+	cluster, err := redistest.StartReplicatedCluster(t.TempDir(), 3, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Kill)
+	const shards = 6
+	client, err := ConnectFor(cluster.URL(), shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	q, c := place{client, newPrefix(), shards}.run(t, func(o *Options, _ *sink) { o.Durability = ByReplica })
+	ids := oneInEach(shards)
+	configure(t, q, ids...)
+	owner := func(shard int) (master, replica *redistest.Server) {
+		t.Helper()
+		slot := int(client.ClusterKeySlot(t.Context(), q.shards[shard].keys.ready()).Val())
+		eventually(t, "all nodes know the replica", func() bool {
+			master, replica, _ = cluster.Owner(t.Context(), slot)
+			return replica != nil
+		})
+		return master, replica
+	}
+	first, replica := owner(0)
+	other := 1
+	for master, _ := owner(other); master == first; master, _ = owner(other) {
+		other++
+	}
+	if err := replica.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = replica.Signal(syscall.SIGCONT) }()
+	event := func(n int) []Publication { // without an id of the publisher's: each is another
+		return []Publication{publication(fmt.Sprint("e", n), ids[other], ids[0])}
+	}
+	for n := range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		_, err := q.Publish(ctx, event(n))
+		cancel()
+		if !errors.Is(err, errNotDurable) {
+			t.Errorf("publication %d: %v", n, err)
+		}
+	}
+	empty(t, q)
+	if got := len(c.got()); got > 2 {
+		t.Errorf("%d deliveries of an event that was refused three times, want the 2 of the first time at most", got)
 	}
 }

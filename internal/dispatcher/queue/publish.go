@@ -35,11 +35,16 @@ type publishCall struct {
 // the others hold all the same.
 func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Receipt, error) {
 	receipts := make([]Receipt, len(publications))
-	firsts := make([]*publishCall, len(publications))
+	firsts, sound := make([]*publishCall, len(publications)), make([]*publishCall, 0, len(publications))
 	for i := range publications {
 		firsts[i] = q.firstPart(&publications[i])
+		if err := q.doubtful(&publications[i]); err != nil {
+			firsts[i].end(err)
+			continue
+		}
+		sound = append(sound, firsts[i])
 	}
-	q.enqueue(firsts)
+	q.enqueue(sound)
 	var trouble error
 	parts := make([][]*publishCall, len(publications))
 	for i := range publications {
