@@ -43,7 +43,7 @@ func TestClocksThatAreWrong(t *testing.T) {
 	r.routed(r.subs["long"])
 	r.routed(r.subs["limited"])
 	for i, d := range r.s.Dispatchers {
-		r.must(d.Stop())
+		d.Kill() // there is no load yet
 		d.Become(program, shiftVariable+"="+shifts[i].String())
 		r.must(d.Start())
 		r.must(d.WaitReady(r.Context()))

@@ -65,7 +65,8 @@ func TestAKubernetesAPIThatIsAway(t *testing.T) {
 	})
 }
 
-// Watches end over and over, and then each of them is told that its version is gone, so that everything is listed anew.
+// Watches end over and over, and then each that comes again is told that its version is gone, so that everything is
+// listed anew.
 func TestWatchesThatAreCutAndExpire(t *testing.T) {
 	r, proxy := newKubernetesTrial(t)
 	r.run(func(ctx context.Context, r *trial) int {
@@ -73,8 +74,11 @@ func TestWatchesThatAreCutAndExpire(t *testing.T) {
 		r.change()
 		cut := 0
 		r.every(ctx, 200*time.Millisecond, func(int) {
-			proxy.Expire(time.Now().After(half))
-			cut += proxy.Cut()
+			if time.Now().Before(half) {
+				cut += proxy.Cut()
+			} else {
+				proxy.Expire(true) // which clients hear when they come again
+			}
 		})
 		r.effective() // while watches expire
 		told := proxy.Expire(false)
