@@ -45,6 +45,12 @@ func newScene(t *testing.T) *scene {
 	s.must(err)
 	s.bin, err = stack.Binaries()
 	s.must(err)
+	t.Cleanup(func() { // those that were made over HTTP: the cluster is shared, and every stack would see them
+		all := &v1alpha1.WebhookSubscription{}
+		if err := s.client.DeleteAllOf(context.Background(), all, client.InNamespace(s.namespace)); err != nil {
+			t.Error(err)
+		}
+	})
 	return s
 }
 
