@@ -15,13 +15,22 @@ import (
 	"nexus.io/webhooks/test/redistest"
 )
 
-// lossy stands before a Redis. It forwards requests whole, and now and then, when told to, ends a connection in place of
-// forwarding an answer: what was asked for has been executed, and nobody learns of it.
+// cut is where a connection ends.
+type cut int
+
+const (
+	inPlaceOfAnswer cut = iota // what was asked for has been executed, and nobody learns of it
+	amidAnswer                 // of some calls of a pipeline it is known
+	amidRequest                // of a pipeline some calls are executed, and one arrived in part
+	cuts
+)
+
+// lossy stands before a Redis, and now and then, when told to, ends a connection.
 type lossy struct {
 	listener net.Listener
 	server   string
-	cuts     atomic.Int64 // that are to be made
-	made     atomic.Int64
+	next     [cuts]atomic.Bool // is to be made
+	made     [cuts]atomic.Int64
 }
 
 func startLossy(t *testing.T, server string) *lossy {
@@ -56,49 +65,51 @@ func (l *lossy) join(client net.Conn) {
 	}
 	defer func() { _ = server.Close() }()
 	go func() {
-		_, _ = io.Copy(server, client)
-		_ = server.Close()
+		l.carry(client, server, amidRequest)
+		_, _ = client.Close(), server.Close()
 	}()
+	l.carry(server, client, inPlaceOfAnswer, amidAnswer)
+}
+
+func (l *lossy) carry(from io.Reader, to io.Writer, possible ...cut) {
 	buffer := make([]byte, 1<<16)
 	for {
-		n, err := server.Read(buffer)
-		if n > 0 && l.cut() {
+		n, err := from.Read(buffer)
+		for _, c := range possible {
+			if n == 0 || !l.next[c].CompareAndSwap(true, false) {
+				continue
+			}
+			l.made[c].Add(1)
+			if c != inPlaceOfAnswer {
+				_, _ = to.Write(buffer[:n/2])
+			}
 			return
 		}
-		if _, failed := client.Write(buffer[:n]); err != nil || failed != nil {
+		if _, failed := to.Write(buffer[:n]); err != nil || failed != nil {
 			return
 		}
 	}
 }
 
-func (l *lossy) cut() bool {
-	for {
-		left := l.cuts.Load()
-		if left == 0 {
-			return false
-		}
-		if l.cuts.CompareAndSwap(left, left-1) {
-			l.made.Add(1)
-			return true
-		}
-	}
-}
-
-// Answers get lost 50 times a second. What they answered is asked for again, and done once.
-func TestAnswersOfRedisThatGetLost(t *testing.T) {
+// Connections end 50 times a second, by turns in place of an answer, amid one and amid a request. What got lost is asked
+// for again, and done once.
+func TestConnectionsToRedisThatEndAmidCalls(t *testing.T) {
 	server := redistest.ForTest(t, "--appendonly", "yes")
 	proxy := startLossy(t, server.Address)
 	r := newTrial(t, expectation{redisURL: "redis://" + proxy.listener.Addr().String()})
-	lost := 0
+	made := 0
 	r.run(func(ctx context.Context, r *trial) int {
-		struck := r.every(ctx, 20*time.Millisecond, func(int) { proxy.cuts.Store(1) })
-		lost = int(proxy.made.Load())
-		if lost < struck/2 {
-			r.Errorf("only %d answers got lost", lost)
+		struck := r.every(ctx, 20*time.Millisecond, func(n int) { proxy.next[n%int(cuts)].Store(true) })
+		for c := range proxy.made {
+			n := int(proxy.made[c].Load())
+			made += n
+			if n < struck/int(cuts)/2 {
+				r.Errorf("only %d connections ended in way %d", n, c)
+			}
 		}
 		return struck
 	})
-	if refused := r.load.refused[http.StatusServiceUnavailable]; refused > lost/20 { // the same answer got lost twice
-		t.Errorf("%d events were refused in place of being asked for again, %d answers got lost", refused, lost)
+	if refused := r.load.refused[http.StatusServiceUnavailable]; refused > made/20 { // the same call was cut twice
+		t.Errorf("%d events were refused in place of being asked for again, %d connections were cut", refused, made)
 	}
 }
