@@ -239,8 +239,11 @@ func (d Durability) check(ctx context.Context, server redis.Cmdable, info map[st
 		return []Finding{{fmt.Sprintf("it refuses %s, which --durability=%s rests on (%s): WAITAOF takes Redis 7.2, WAIT "+
 			"any; use such a server, allow the command, or choose another durability", command[0], d, err), true}}, nil
 	}
-	if err != nil || d != ByReplica {
+	if err != nil {
 		return nil, err
+	}
+	if d == ByDisk {
+		return checkDisk(ctx, server), nil
 	}
 	var findings []Finding
 	if info["connected_slaves"] == "0" {
@@ -252,4 +255,14 @@ func (d Durability) check(ctx context.Context, server redis.Cmdable, info map[st
 			"has nothing, and its replicas then drop what --durability=replica waited for; set appendonly yes", false})
 	}
 	return findings, nil
+}
+
+// checkDisk warns of servers (Redis 7.4, Valkey 8.0) that answer WAITAOF before the disk has what was written, unless
+// each write goes there at once. Which are mended their versions do not tell. A server may not say how it is set.
+func checkDisk(ctx context.Context, server redis.Cmdable) []Finding {
+	if server.ConfigGet(ctx, "appendfsync").Val()["appendfsync"] != "everysec" {
+		return nil
+	}
+	return []Finding{{"appendfsync is everysec, with which Redis 7.4 and Valkey 8.0 answer WAITAOF up to a second too " +
+		"early: for --durability=disk set appendfsync always", false}}
 }

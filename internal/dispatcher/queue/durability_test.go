@@ -181,7 +181,8 @@ func TestCheckOfDurability(t *testing.T) {
 		"a master without log": {noLog, ByReplica, "its replicas then drop what --durability=replica waited for", false},
 		"no WAIT":              {redistest.ForTest(t, "--appendonly", "yes", "--rename-command", "WAIT", ""), ByReplica, "it refuses WAIT", true},
 		"no WAITAOF":           {noWaitAOF, ByDisk, "it refuses WAITAOF", true},
-		"WAITAOF":              {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "", false},
+		"WAITAOF":              {redistest.WithWAITAOF(t, "--appendonly", "yes", "--appendfsync", "always"), ByDisk, "", false},
+		"WAITAOF too early":    {redistest.WithWAITAOF(t, "--appendonly", "yes"), ByDisk, "set appendfsync always", false},
 		"WAITAOF without log":  {redistest.WithWAITAOF(t), ByDisk, "appendonly is off, so that", true},
 	}
 	for name, c := range cases {
