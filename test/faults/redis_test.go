@@ -32,10 +32,15 @@ func TestRedisThatIsKilled(t *testing.T) {
 }
 
 func TestRedisThatHangs(t *testing.T) {
+	const longest = 20 * time.Second // of more nothing could be accepted
 	try(t, expectation{duplicates: outage}, func(ctx context.Context, r *trial) int {
 		r.must(r.s.Redis.Signal(syscall.SIGSTOP))
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-time.After(longest):
+		}
 		r.must(r.s.Redis.Signal(syscall.SIGCONT))
+		<-ctx.Done()
 		return 1
 	})
 }
