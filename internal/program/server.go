@@ -22,22 +22,25 @@ type ServerLimits struct {
 // NewServer makes a server with all the limits, so that every listener has them.
 func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 	return &http.Server{
-		Handler:           closesAfterChunks(handler),
+		Handler:           closesWhereReadersDiffer(handler),
 		ReadHeaderTimeout: cmp.Or(l.ReadHeaderTimeout, 10*time.Second),
 		ReadTimeout:       cmp.Or(l.ReadTimeout, 60*time.Second),
 		WriteTimeout:      cmp.Or(l.WriteTimeout, 120*time.Second),
 		IdleTimeout:       cmp.Or(l.IdleTimeout, 120*time.Second),
 		MaxHeaderBytes:    cmp.Or(l.MaxHeaderBytes, 16<<10),
 		ConnState:         newPlaces(cmp.Or(l.MaxConnections, 10_000)).changed,
+		// net/http's own answer to OPTIONS * would pass the handler by.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 
-// closesAfterChunks ends a connection after a request whose body came in chunks. It may have had a Content-Length too,
-// of which net/http does not tell: a proxy that went by that takes what follows for its body, and would give somebody
-// the answer to a request that somebody else hid there. RFC 9112, section 6.1, has such a connection end.
-func closesAfterChunks(handler http.Handler) http.Handler {
+// closesWhereReadersDiffer ends a connection after a request whose body came in chunks. It may have had a Content-Length
+// too, of which net/http does not tell: a proxy that went by that takes what follows for its body, and would give
+// somebody the answer to a request that somebody else hid there. RFC 9112, section 6.1, has such a connection end, and
+// one of HTTP/1.0 with chunks, which net/http passes over.
+func closesWhereReadersDiffer(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TransferEncoding) > 0 {
+		if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)

@@ -113,6 +113,10 @@ func hidesNothing(t *testing.T, d door, start string) {
 	if got := d.exchange(t, other+hidden); len(got) != 1 {
 		t.Errorf("the URL of another host: answers %v", got)
 	}
+	itself := "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+	if got := d.exchange(t, itself+hidden); len(got) != 1 {
+		t.Errorf("a question about the listener itself: answers %v", got)
+	}
 	for what, m := range smuggled {
 		got := d.exchange(t, start+strings.Replace(m.message, "HIDDEN", hidden, 1))
 		wrong := !m.valid && d.method == "POST" && !slices.Contains([]int{400, 501}, append(got, 0)[0])

@@ -1,0 +1,64 @@
+// Copyright The Nexus Webhooks Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// listen serves the handler and returns its address.
+func listen(t *testing.T, handler http.HandlerFunc, l ServerLimits) string {
+	t.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(handler, l)
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	t.Cleanup(func() { _ = server.Close() })
+	return listener.Addr().String()
+}
+
+// send opens a connection and sends a text.
+func send(t *testing.T, address, text string) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// What follows a request whose end a proxy may see elsewhere is not answered, whoever answers the request.
+func TestConnectionsEndWhereReadersDiffer(t *testing.T) {
+	address := listen(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, ServerLimits{})
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	for name, request := range map[string]string{
+		"chunks": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"chunks about the server itself": "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n" +
+			"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"chunks of HTTP/1.0": "POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n" +
+			"Transfer-Encoding: chunked\r\n\r\n37\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers, err := io.ReadAll(send(t, address, request+hidden))
+			if n := strings.Count(string(answers), "HTTP/1."); n != 1 || err != nil {
+				t.Errorf("%d answers (%v): %s", n, err, answers)
+			}
+		})
+	}
+}
