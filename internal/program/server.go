@@ -34,10 +34,10 @@ func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 	}
 }
 
-// closesWhereReadersDiffer ends a connection after a request whose body came in chunks. It may have had a Content-Length
-// too, of which net/http does not tell: a proxy that went by that takes what follows for its body, and would give
-// somebody the answer to a request that somebody else hid there. RFC 9112, section 6.1, has such a connection end, and
-// one of HTTP/1.0 with chunks, which net/http passes over.
+// closesWhereReadersDiffer ends a connection after a request whose body came in chunks. There may have been a
+// Content-Length too, of which net/http does not tell: a proxy that went by that takes what follows for its body, and
+// would give somebody the answer to a request that somebody else hid there. RFC 9112, section 6.1, has such a connection
+// end, and one of HTTP/1.0 with chunks, which net/http passes over.
 func closesWhereReadersDiffer(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
