@@ -24,7 +24,7 @@ func TestAnHTTP2EndpointMayTakeOneRequestAConnection(t *testing.T) {
 	server.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	o := trusting(server)
+	o := trusting(t, &endpoint{Server: server})
 	o.MaxIdleConns = senders
 	transport := startTransport(t, o)
 	var group sync.WaitGroup
