@@ -108,8 +108,9 @@ func TestAMasterWhoseReplicaIsBehindDies(t *testing.T) {
 		t.Run("durability "+string(durability), func(t *testing.T) {
 			master := redistest.ForTest(t, "--appendonly", "yes")
 			replica := master.ReplicaForTest(t, "--appendonly", "yes")
+			sentinels := redistest.SentinelsForTest(t, master)
 			want := expectation{
-				redisURL: redistest.SentinelsForTest(t, master).URL(), loses: durability == queue.ByRedis,
+				redisURL: sentinels.URL(), loses: durability == queue.ByRedis,
 				flags: []string{"--durability=" + string(durability)}, duplicates: outage,
 			}
 			try(t, want, func(ctx context.Context, r *trial) int {
@@ -123,6 +124,7 @@ func TestAMasterWhoseReplicaIsBehindDies(t *testing.T) {
 					master, replica = replica, master
 					r.must(replica.Restart())
 					r.must(replica.Follow(r.Context(), master))
+					r.must(sentinels.Agree(r.Context(), master))
 					r.pass(3 * calm) // the load runs: most of what came before was refused
 				}
 				return deaths

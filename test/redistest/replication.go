@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -115,7 +116,8 @@ func startSentinel(dir string, master *Server) (*Server, error) {
 		"port " + strconv.Itoa(port), "bind 127.0.0.1", "dir " + dir, "logfile " + filepath.Join(dir, "sentinel.log"),
 		fmt.Sprintf("sentinel monitor %s %s %s 2", MasterName, host, masterPort),
 		"sentinel down-after-milliseconds " + MasterName + " 1000",
-		"sentinel failover-timeout " + MasterName + " 1000",
+		// They look at a replica that is to take over once a second, and give up after this.
+		"sentinel failover-timeout " + MasterName + " 5000",
 	}
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("configure a Sentinel: %w", err)
@@ -125,6 +127,33 @@ func startSentinel(dir string, master *Server) (*Server, error) {
 		args: []string{config, "--sentinel"},
 	}
 	return s, s.Restart()
+}
+
+// Agree returns once all name the server as the master, so that none is still busy with letting it take over.
+func (s *Sentinels) Agree(ctx context.Context, master *Server) error {
+	host, port, _ := net.SplitHostPort(master.Address)
+	for _, one := range s.Servers {
+		if err := one.waitNames(ctx, host, port); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) waitNames(ctx context.Context, host, port string) error {
+	client := s.Client()
+	defer func() { _ = client.Close() }()
+	for {
+		named, err := client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
+		if err == nil && slices.Equal(named, []string{host, port}) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the Sentinel %s names %v as the master: %w", s.Address, named, errors.Join(err, ctx.Err()))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // waitSentinel returns once it knows so many other Sentinels and a replica of the master.
