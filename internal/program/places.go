@@ -4,6 +4,8 @@
 package program
 
 import (
+	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -15,18 +17,23 @@ import (
 // know to end one without cutting off its last answer.
 //
 // Where all places are taken, the connection that has waited longest for a request makes room: whoever opens many and
-// keeps quiet, or sends headers that do not end, must not keep others out. One whose request's header has come keeps
-// its place.
+// keeps quiet, or sends headers that do not end, must not keep others out. Nor must who announces bodies that do not
+// come, or does not take answers: after some patience such a connection counts as one that waits. One whose request is
+// being worked at keeps its place.
 type places struct {
-	taken chan struct{}
+	taken    chan struct{}
+	patience time.Duration
 
 	mu      sync.Mutex
-	waiting map[net.Conn]time.Time // for their first or next request, since when
+	waiting map[net.Conn]time.Time // for its client, since when, or from when on
 	wanted  bool                   // the accept loop waits for a place
 }
 
-func newPlaces(most int) *places {
-	return &places{taken: make(chan struct{}, most), waiting: map[net.Conn]time.Time{}}
+// lookAgain is how often the accept loop looks whether somebody's patience has ended.
+const lookAgain = 50 * time.Millisecond
+
+func newPlaces(most int, patience time.Duration) *places {
+	return &places{taken: make(chan struct{}, most), patience: patience, waiting: map[net.Conn]time.Time{}}
 }
 
 // changed is a server's ConnState.
@@ -52,11 +59,19 @@ func (p *places) enter() {
 		return
 	default:
 	}
-	p.makeRoom()
-	p.taken <- struct{}{}
-	p.mu.Lock()
-	p.wanted = false
-	p.mu.Unlock()
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		p.makeRoom()
+		select {
+		case p.taken <- struct{}{}:
+			p.mu.Lock()
+			p.wanted = false
+			p.mu.Unlock()
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // makeRoom closes the connection that has waited longest, or has the next one closed that would wait.
@@ -64,8 +79,9 @@ func (p *places) makeRoom() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var longest net.Conn
+	now := time.Now()
 	for conn, since := range p.waiting {
-		if longest == nil || since.Before(p.waiting[longest]) {
+		if !since.After(now) && (longest == nil || since.Before(p.waiting[longest])) {
 			longest = conn
 		}
 	}
@@ -88,8 +104,85 @@ func (p *places) waits(conn net.Conn) {
 	p.waiting[conn] = time.Now()
 }
 
-func (p *places) acts(conn net.Conn) {
+// mayWait has a connection wait once the patience with it has ended, which began then.
+func (p *places) mayWait(conn net.Conn, begun time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.waiting, conn)
+	p.waiting[conn] = begun.Add(p.patience)
 }
+
+// acts tells whether the connection waited, and was not closed because of that.
+func (p *places) acts(conn net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, waited := p.waiting[conn]
+	delete(p.waiting, conn)
+	return waited
+}
+
+type connectionKey struct{}
+
+// connected is a server's ConnContext: a handler learns of its connection in no other way.
+func (p *places) connected(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, conn)
+}
+
+// watch tells places when the handler waits for its client, and when net/http does behind it: for what is left of the
+// body, and for the last of the answer to be taken.
+func (p *places) watch(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, ok := r.Context().Value(connectionKey{}).(net.Conn)
+		if !ok {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		watched := *r // net/http goes by the type of its own body
+		if r.Body != http.NoBody {
+			watched.Body = &watchedBody{ReadCloser: r.Body, places: p, conn: conn}
+		}
+		if r.Method == http.MethodGet || r.Method == http.MethodHead { // no other answer is long
+			if r.ContentLength != 0 {
+				w.Header().Set("Connection", "close") // or net/http would wait for the body amid the answer
+			}
+			w = &watchedAnswer{ResponseWriter: w, places: p, conn: conn}
+		}
+		handler.ServeHTTP(w, &watched)
+		p.mayWait(conn, time.Now())
+	})
+}
+
+// watchedBody is a body of which no more may come.
+type watchedBody struct {
+	io.ReadCloser
+	places *places
+	conn   net.Conn
+	begun  time.Time
+}
+
+func (b *watchedBody) Read(into []byte) (int, error) {
+	if b.begun.IsZero() {
+		b.begun = time.Now()
+	}
+	b.places.mayWait(b.conn, b.begun)
+	n, err := b.ReadCloser.Read(into)
+	if !b.places.acts(b.conn) {
+		return 0, net.ErrClosed // what came cannot be answered
+	}
+	return n, err
+}
+
+// watchedAnswer is an answer that the client may not take.
+type watchedAnswer struct {
+	http.ResponseWriter
+	places *places
+	conn   net.Conn
+}
+
+func (a *watchedAnswer) Write(text []byte) (int, error) {
+	a.places.mayWait(a.conn, time.Now())
+	defer a.places.acts(a.conn)
+	return a.ResponseWriter.Write(text) //nolint:wrapcheck // it is the writer's
+}
+
+// Unwrap is for http.ResponseController.
+func (a *watchedAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -138,8 +138,8 @@ func (h *handOver) or(dial dialFunc) dialFunc {
 
 // maxDials bounds the connections that one request has opened. A peer that ends each HTTP/2 connection with GOAWAY
 // before it answers gets the request again on the next, and http.Transport would go on so until the request's time is
-// up: a thousand handshakes a second. A peer that just restarts takes one more, and one that takes a single request at a
-// time on a connection some more: others may be faster to use the connection that a request opened.
+// up: a thousand handshakes a second. A peer that just restarts takes one more, and one that takes a single request at
+// a time on a connection some more: others may be faster to use the connection that a request opened.
 const maxDials = 10
 
 // errNoConnectionLasts wraps what a connection that just ends gives, since that is what happened, again and again.

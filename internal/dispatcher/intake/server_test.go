@@ -195,7 +195,7 @@ func wantHealthy(t *testing.T, conn net.Conn) {
 
 func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	f := newFixture(t, nil)
-	address := f.serve(t, program.ServerLimits{MaxConnections: 1})
+	address := f.serve(t, program.ServerLimits{MaxConnections: 1, Patience: time.Hour})
 	finish := working(t, address)
 	second := dial(t, address)
 	send(t, second, getHealth)
@@ -216,7 +216,7 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 // Of connections that do nothing the longest quiet one makes room, and none that works.
 func TestQuietConnectionsMakeRoom(t *testing.T) {
 	f := newFixture(t, nil)
-	address := f.serve(t, program.ServerLimits{MaxConnections: 3})
+	address := f.serve(t, program.ServerLimits{MaxConnections: 3, Patience: time.Hour})
 	finish := working(t, address)
 	slow, idle := dial(t, address), dial(t, address)
 	send(t, slow, getHealth[:10])
