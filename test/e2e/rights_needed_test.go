@@ -93,7 +93,7 @@ var servedNeeds = map[string]need{
 // each is used, none is held twice, and whoever takes one away learns which. With all of them nothing is refused.
 func TestEveryRightIsNeeded(t *testing.T) {
 	all := sorted(shippedRights(t, "default"))
-	t.Run("with all", func(t *testing.T) { needsNoMore(t, all) })
+	t.Run("with all", func(t *testing.T) { needsNoMore(t, all, true) })
 	tried := map[string]bool{}
 	for _, r := range all {
 		tried[r.String()] = true
@@ -112,6 +112,7 @@ func TestEveryRightIsNeeded(t *testing.T) {
 // The same for the Roles of config/namespaced, as far as they are others.
 func TestEveryRightInANamespaceIsNeeded(t *testing.T) {
 	all := sorted(shippedRights(t, "namespaced"))
+	t.Run("with all", func(t *testing.T) { needsNoMore(t, all, false) })
 	wide := map[string]bool{}
 	for _, r := range shippedRights(t, "default") {
 		wide[r.String()] = true
@@ -166,12 +167,12 @@ func isNeeded(t *testing.T, all []right, missing right, by map[string]need) {
 }
 
 // needsNoMore runs both programs as they are deployed, and has them do all that any right is for.
-func needsNoMore(t *testing.T, all []right) {
+func needsNoMore(t *testing.T, all []right, wide bool) {
 	s := newScene(t)
 	var programs []*stack.Process
 	for _, program := range []string{"manager", "dispatcher"} {
 		s.give(program, of(program, all))
-		n := need{wide: true}
+		n := need{wide: wide}
 		if program == "dispatcher" {
 			n.flags = grants.flags
 		}
