@@ -24,8 +24,12 @@ type exchange struct {
 	reserved     int64 // bytes taken from the budget
 }
 
-// freeBytes is what a request may hold without asking, and what an exchange may keep for the next request.
-const freeBytes = 64 << 10
+const (
+	// freeBytes is what a request's body may hold without asking: 10,000 connections may have as many of them.
+	freeBytes = 8 << 10
+	// keptBytes is what each part of an exchange may keep for the next request.
+	keptBytes = 64 << 10
+)
 
 func (h *handler) exchange() *exchange {
 	if x, ok := h.exchanges.Get().(*exchange); ok {
@@ -38,7 +42,7 @@ func (h *handler) exchange() *exchange {
 func (h *handler) release(x *exchange) {
 	h.buffered.give(x.reserved)
 	x.reserved = 0
-	if cap(x.request)+cap(x.bodies)+cap(x.answer) > 3*freeBytes || cap(x.entries) > 128 {
+	if cap(x.request)+cap(x.bodies)+cap(x.answer) > 3*keptBytes || cap(x.entries) > 128 {
 		return
 	}
 	clear(x.entries)

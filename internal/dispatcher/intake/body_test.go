@@ -28,7 +28,7 @@ func (b *heldBody) Read(p []byte) (int, error) {
 }
 
 func TestLargeBodiesShareABudget(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.Limits.MaxBufferedBytes = 512 << 10 })
+	f := newFixture(t, func(o *Options) { o.Limits.MaxBufferedBytes = 768 << 10 })
 	large := `{"type":"build.failed","source":"ci","data":{"a":"` + strings.Repeat("x", 400<<10) + `"}}`
 	held := &heldBody{rest: strings.NewReader(large), holding: make(chan struct{}), goOn: make(chan struct{})}
 	answered := make(chan int)
@@ -52,6 +52,41 @@ func TestLargeBodiesShareABudget(t *testing.T) {
 	}
 	for range 3 { // fails if the budget is not given back
 		wantAccepted(t, f.post("/api/v1/events", large))
+	}
+}
+
+// Many bodies of a size that is not unusual, none of which ends, take no more than the budget either.
+func TestManyBodiesShareABudget(t *testing.T) {
+	const count, size, most = 40, 60 << 10, 512 << 10
+	f := newFixture(t, func(o *Options) { o.Limits.MaxBufferedBytes = most })
+	part := `{"type":"build.failed","source":"ci","data":{"a":"` + strings.Repeat("x", size)
+	goOn, answered := make(chan struct{}), make(chan int, count)
+	held := 0
+	for range count {
+		one := &heldBody{rest: strings.NewReader(part), holding: make(chan struct{}), goOn: goOn}
+		go func() {
+			r := httptest.NewRequest(http.MethodPost, "/api/v1/events", one)
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			f.handler.ServeHTTP(w, r)
+			answered <- w.Code
+		}()
+		select {
+		case <-one.holding:
+			held++
+		case status := <-answered:
+			if status != http.StatusServiceUnavailable {
+				t.Errorf("answer %d to a body that is one too many", status)
+			}
+		}
+	}
+	if held == 0 || held > 2*most/size {
+		t.Errorf("%d bodies of %d bytes are held", held, size)
+	}
+	wantAccepted(t, f.post("/api/v1/events", released)) // a small one goes on beside them
+	close(goOn)
+	for range held {
+		<-answered
 	}
 }
 

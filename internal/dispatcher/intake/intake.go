@@ -47,7 +47,7 @@ type Limits struct {
 	MaxBatchBytes  int64 // of a batch as a whole: 16 MiB
 	MaxBatchEvents int   // events in a batch: 1,000
 	// MaxBufferedBytes bounds the request bodies that are in memory at the same time, over all connections: four times
-	// MaxBatchBytes. Until it is queued, an event takes up to three times its size. Bodies up to 64 KiB do not count,
+	// MaxBatchBytes. Until it is queued, an event takes up to three times its size. Bodies up to 8 KiB do not count,
 	// the number of connections bounds those.
 	MaxBufferedBytes int64
 }
