@@ -225,7 +225,7 @@ func (r *rig) churn(ctx context.Context) error {
 	return nil
 }
 
-// statusesWritten waits until no status waits to be written.
+// statusesWritten waits until the dispatcher is elected and no status waits to be written.
 func (r *rig) statusesWritten(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
 	defer cancel()
@@ -234,10 +234,14 @@ func (r *rig) statusesWritten(ctx context.Context) error {
 			return fmt.Errorf("statuses are still written: %w", err)
 		}
 		waiting, err := r.metric(ctx, "nexus_webhook_status_waiting")
-		if err != nil || waiting == 0 {
+		if err != nil {
 			return err
 		}
-		say("%.0f statuses wait to be compared or written", waiting)
+		elected, err := r.metric(ctx, "nexus_webhook_status_elected")
+		if err != nil || waiting == 0 && elected == 1 {
+			return err
+		}
+		say("%.0f statuses wait to be compared or written, elected: %.0f", waiting, elected)
 	}
 }
 

@@ -117,12 +117,19 @@ func (q *Queue) Known(ctx context.Context) ([]string, error) {
 // those whose health may have changed: the first success, the first failure after one, the third in a row, a backlog
 // that became full or has room again.
 func (q *Queue) Changed(ctx context.Context, limit int, urgentOnly bool) ([]Statistics, error) {
-	list := "dirty"
+	list, key := "dirty", keys.dirty
 	if urgentOnly {
-		list = "urgent"
+		list, key = "urgent", keys.urgent
 	}
 	var all []Statistics
 	for _, s := range q.shards {
+		changed, err := q.client.ZCard(ctx, key(s.keys)).Result() // this is asked every second, mostly for nothing
+		if err != nil {
+			return nil, fmt.Errorf("count changed statistics: %w", unavailable(err))
+		}
+		if changed == 0 {
+			continue
+		}
 		reply, err := q.run(ctx, changedScript, s.keys, []any{"", list, limit})
 		if err != nil {
 			return nil, fmt.Errorf("read changed statistics: %w", err)

@@ -23,6 +23,8 @@ func (k keys) deliveries() string { return k.prefix + "deliveries" }
 func (k keys) totals() string     { return k.prefix + "totals" }
 func (k keys) types() string      { return k.prefix + "types" }
 func (k keys) subs() string       { return k.prefix + "subs" }
+func (k keys) dirty() string      { return k.prefix + "dirty" }
+func (k keys) urgent() string     { return k.prefix + "urgent" }
 
 // operations are those under way, and operation is what each is; they are kept in the first shard alone. operationLeft
 // are the deliveries of one that are to be done in this shard, operationCounts how many were. operator is who is at it.
