@@ -225,7 +225,7 @@ func (r *rig) churn(ctx context.Context) error {
 	return nil
 }
 
-// statusesWritten waits until the dispatcher is elected and no status waits to be written.
+// statusesWritten waits until no status waits to be written.
 func (r *rig) statusesWritten(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
 	defer cancel()
@@ -233,26 +233,22 @@ func (r *rig) statusesWritten(ctx context.Context) error {
 		if err := wait(ctx, idleSettle); err != nil {
 			return fmt.Errorf("statuses are still written: %w", err)
 		}
-		waiting, err := r.metric(ctx, "nexus_webhook_status_waiting")
-		if err != nil {
+		waiting, err := metric(ctx, r.dispatchers[0], "nexus_webhook_status_waiting")
+		if err != nil || waiting == 0 {
 			return err
 		}
-		elected, err := r.metric(ctx, "nexus_webhook_status_elected")
-		if err != nil || waiting == 0 && elected == 1 {
-			return err
-		}
-		say("%.0f statuses wait to be compared or written, elected: %.0f", waiting, elected)
+		say("%.0f statuses wait to be compared or written", waiting)
 	}
 }
 
 // statusWrites is how many the dispatcher made.
 func (r *rig) statusWrites(ctx context.Context) (float64, error) {
-	return r.metric(ctx, "nexus_webhook_status_writes_total")
+	return metric(ctx, r.dispatchers[0], "nexus_webhook_status_writes_total")
 }
 
-// metric is the sum of a metric of the first dispatcher over its labels.
-func (r *rig) metric(ctx context.Context, name string) (float64, error) {
-	text, err := get(ctx, r.dispatchers[0].MetricsURL+"/metrics")
+// metric is the sum of a metric of a dispatcher over its labels.
+func metric(ctx context.Context, d *stack.Process, name string) (float64, error) {
+	text, err := get(ctx, d.MetricsURL+"/metrics")
 	sum := 0.0
 	for line := range strings.Lines(string(text)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -264,7 +260,7 @@ func (r *rig) metric(ctx context.Context, name string) (float64, error) {
 	return sum, err
 }
 
-// reflected counts the subscriptions whose status tells of deliveries, but for those of earlier sections.
+// reflected counts the subscriptions of the crowd whose status tells of a delivery.
 func (r *rig) reflected(ctx context.Context) (int, error) {
 	list, count := &v1alpha1.WebhookSubscriptionList{}, 0
 	options := []client.ListOption{client.InNamespace("default"), client.Limit(2000)}
@@ -273,7 +269,7 @@ func (r *rig) reflected(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("list the subscriptions: %w", err)
 		}
 		for i := range list.Items {
-			if s := &list.Items[i]; strings.HasPrefix(s.Name, crowd.name) && s.Status.Delivery != nil {
+			if s := &list.Items[i]; strings.HasPrefix(s.Name, crowd.name) && delivered(s) {
 				count++
 			}
 		}
@@ -281,6 +277,10 @@ func (r *rig) reflected(ctx context.Context) (int, error) {
 			return count, nil
 		}
 	}
+}
+
+func delivered(s *v1alpha1.WebhookSubscription) bool {
+	return s.Status.Delivery != nil && s.Status.Delivery.LastAttemptTime != nil
 }
 
 // wait lets time pass.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"nexus.io/webhooks/test/redistest"
@@ -58,17 +59,42 @@ func (r *rig) begin(ctx context.Context, dir string, s shape) error {
 		if err != nil {
 			return err
 		}
-		r.dispatchers = append(r.dispatchers, d)
 		if err := d.Start(); err != nil {
 			return err
 		}
+		r.dispatchers = append(r.dispatchers, d)
 	}
 	for _, d := range r.dispatchers {
 		if err := d.WaitReady(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.elected(ctx)
+}
+
+// electionTime bounds how long a Lease may lie with a dispatcher of an earlier rig.
+const electionTime = time.Minute
+
+// elected waits until one of the dispatchers writes the statuses: that is part of what is measured.
+func (r *rig) elected(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, electionTime)
+	defer cancel()
+	for {
+		sum := 0.0
+		for _, d := range r.dispatchers {
+			n, err := metric(ctx, d, "nexus_webhook_status_elected")
+			if err != nil {
+				return err
+			}
+			sum += n
+		}
+		if sum == 1 {
+			return nil
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("no dispatcher was elected to write statuses: %w", err)
+		}
+	}
 }
 
 func (r *rig) beginRedis(dir string, masters int) (url string, err error) {
@@ -107,8 +133,12 @@ func (r *rig) newDispatcher(log, redis string, s shape) (*stack.Process, error) 
 	return d, nil
 }
 
+// end lets the dispatchers give their Lease back, and waits for no deliveries.
 func (r *rig) end() {
 	for _, d := range r.dispatchers {
+		if d.Signal(syscall.SIGTERM) == nil {
+			_ = wait(context.Background(), time.Second)
+		}
 		d.Kill()
 	}
 	for _, server := range r.redis {

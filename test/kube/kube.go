@@ -10,6 +10,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ type Cluster struct {
 
 // Run is for TestMain: it starts a cluster, hands it to use, runs the tests, and stops it. It returns the exit code.
 func Run(m *testing.M, use func(*Cluster)) int {
+	flag.Parse() // a wrong flag ends the program: before anything runs
 	cluster, err := Start()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
