@@ -20,19 +20,14 @@ import (
 	"nexus.io/webhooks/internal/program"
 )
 
-const (
-	// maxObservers bounds the connections of a listener: Prometheus and the kubelet need one or two.
-	maxObservers = 100
-	// maxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
-	maxScrapes    = 4
-	observersTime = time.Second // to get their answers, at the end
-)
+// observersTime is what answers under way get at the end.
+const observersTime = time.Second
 
 // addListeners serves metrics and probes. controller-runtime would too, but to any number of connections.
 func addListeners(mgr ctrl.Manager, options Options) error {
 	scrapes := http.NewServeMux()
 	scrapes.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes,
+		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: program.MaxScrapes,
 	}))
 	probes := http.NewServeMux()
 	addProbe(probes, "/healthz", "ping", healthz.Ping)
@@ -50,7 +45,7 @@ func addListener(mgr ctrl.Manager, name, address string, handler http.Handler, l
 	if address == noListener {
 		return nil
 	}
-	server := program.NewServer(handler, program.ServerLimits{MaxConnections: maxObservers})
+	server := program.NewServer(handler, program.ServerLimits{MaxConnections: program.MaxObservers})
 	server.Addr = address
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // clients that break off, mostly
 	atTheEnd := observersTime

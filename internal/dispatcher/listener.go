@@ -18,13 +18,6 @@ import (
 	"nexus.io/webhooks/internal/program"
 )
 
-const (
-	// maxObservers bounds the connections to the metrics: Prometheus needs one or two.
-	maxObservers = 100
-	// maxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
-	maxScrapes = 4
-)
-
 // listener is a server with the socket that it will serve.
 type listener struct {
 	name   string
@@ -54,7 +47,7 @@ func (a *App) listen(api, metrics http.Handler) error {
 	if a.api, err = a.open("event API", a.o.ListenAddress, a.o.MaxConnections, api); err != nil {
 		return fmt.Errorf("--listen-address: %w", err)
 	}
-	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, maxObservers, metrics); err != nil {
+	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, program.MaxObservers, metrics); err != nil {
 		return fmt.Errorf("--metrics-address: %w", err)
 	}
 	return nil
@@ -82,7 +75,7 @@ func observing(registry *prometheus.Registry, profiling bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // Redis away must not hide the other metrics
-		MaxRequestsInFlight: maxScrapes,
+		MaxRequestsInFlight: program.MaxScrapes,
 	}))
 	if profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

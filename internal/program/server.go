@@ -9,6 +9,14 @@ import (
 	"time"
 )
 
+// What metrics and probes are served with.
+const (
+	// MaxObservers bounds the connections of such a listener: Prometheus and the kubelet need one or two.
+	MaxObservers = 100
+	// MaxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
+	MaxScrapes = 4
+)
+
 // ServerLimits bound what a listener's connections may take. A zero field takes the default that is named with it.
 type ServerLimits struct {
 	ReadHeaderTimeout time.Duration // 10 s

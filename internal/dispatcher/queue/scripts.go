@@ -131,10 +131,13 @@ func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again boo
 		return false
 	}
 	commands, err := send(ctx, node, k, steps)
-	for looks := 0; q.elsewhere(ctx, err) && looks < maxLooks; looks++ {
-		if node, err = q.node(ctx, k); err == nil {
-			commands, err = send(ctx, node, k, steps)
+	for looks := 0; looks < maxLooks && q.elsewhere(ctx, err); looks++ {
+		next, lost := q.node(ctx, k)
+		if lost != nil {
+			break // the refusal stands
 		}
+		node = next
+		commands, err = send(ctx, node, k, steps)
 	}
 	if broken(err) && ctx.Err() == nil {
 		for _, s := range steps {
