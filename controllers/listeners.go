@@ -45,7 +45,7 @@ func addListener(mgr ctrl.Manager, name, address string, handler http.Handler, l
 	if address == noListener {
 		return nil
 	}
-	server := program.NewServer(handler, program.ServerLimits{MaxConnections: program.MaxObservers})
+	server := program.NewServer(handler, program.Observers())
 	server.Addr = address
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // clients that break off, mostly
 	atTheEnd := observersTime

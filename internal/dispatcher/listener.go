@@ -44,22 +44,22 @@ func (l *listener) close() error {
 
 func (a *App) listen(api, metrics http.Handler) error {
 	var err error
-	if a.api, err = a.open("event API", a.o.ListenAddress, a.o.MaxConnections, api); err != nil {
+	if a.api, err = a.open("event API", a.o.ListenAddress, program.ServerLimits{MaxConnections: a.o.MaxConnections}, api); err != nil {
 		return fmt.Errorf("--listen-address: %w", err)
 	}
-	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, program.MaxObservers, metrics); err != nil {
+	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, program.Observers(), metrics); err != nil {
 		return fmt.Errorf("--metrics-address: %w", err)
 	}
 	return nil
 }
 
-func (a *App) open(name, address string, most int, handler http.Handler) (*listener, error) {
+func (a *App) open(name, address string, limits program.ServerLimits, handler http.Handler) (*listener, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	server := program.NewServer(handler, program.ServerLimits{MaxConnections: most})
+	server := program.NewServer(handler, limits)
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug) // clients that break off, mostly
 	return &listener{name, server, socket}, nil
 }

@@ -5,17 +5,24 @@ package program
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"time"
 )
 
-// What metrics and probes are served with.
-const (
-	// MaxObservers bounds the connections of such a listener: Prometheus and the kubelet need one or two.
-	MaxObservers = 100
-	// MaxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
-	MaxScrapes = 4
-)
+// MaxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
+const MaxScrapes = 4
+
+// Observers are the limits of a listener for metrics or probes: Prometheus and the kubelet need one connection or two,
+// and take an answer within 10 s, which is how long Prometheus waits for one by default. Few slow readers must not hold
+// all scrapes up. A profile that takes longer sets its own deadline.
+func Observers() ServerLimits {
+	return ServerLimits{MaxConnections: 100, WriteTimeout: 10 * time.Second}
+}
+
+// maxHeaderLines bounds the lines of a request's header: short ones take up to ten times their bytes in memory, for as
+// long as the body takes to come. Clients and proxies send some 30 at most.
+const maxHeaderLines = 100
 
 // ServerLimits bound what a listener's connections may take. A zero field takes the default that is named with it.
 type ServerLimits struct {
@@ -24,15 +31,15 @@ type ServerLimits struct {
 	WriteTimeout      time.Duration // from the end of the header to the end of the answer: 120 s
 	IdleTimeout       time.Duration // between two requests of a connection: 120 s
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConnections    int           // at the same time; see places for further ones: 10,000
+	MaxConnections    int           // at the same time; see places for further ones: 2,500
 	Patience          time.Duration // with a client's body or for an answer, where others want the place: 1 s
 }
 
 // NewServer makes a server with all the limits, so that every listener has them.
 func NewServer(handler http.Handler, l ServerLimits) *http.Server {
-	p := newPlaces(cmp.Or(l.MaxConnections, 10_000), cmp.Or(l.Patience, time.Second))
+	p := newPlaces(cmp.Or(l.MaxConnections, 2_500), cmp.Or(l.Patience, time.Second))
 	return &http.Server{
-		Handler:           closesWhereReadersDiffer(p.watch(handler)),
+		Handler:           boundsHeaderLines(closesWhereReadersDiffer(p.watch(handler))),
 		ReadHeaderTimeout: cmp.Or(l.ReadHeaderTimeout, 10*time.Second),
 		ReadTimeout:       cmp.Or(l.ReadTimeout, 60*time.Second),
 		WriteTimeout:      cmp.Or(l.WriteTimeout, 120*time.Second),
@@ -43,6 +50,23 @@ func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 		// net/http's own answer to OPTIONS * would pass the handler by.
 		DisableGeneralOptionsHandler: true,
 	}
+}
+
+func boundsHeaderLines(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lines := 0
+		for _, values := range r.Header {
+			lines += len(values)
+		}
+		if lines > maxHeaderLines {
+			r.Header = nil // net/http keeps the request until the connection has ended
+			w.Header().Set("Connection", "close")
+			http.Error(w, fmt.Sprintf("the header has more than %d lines", maxHeaderLines),
+				http.StatusRequestHeaderFieldsTooLarge)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // closesWhereReadersDiffer ends a connection after a request whose body came in chunks. There may have been a

@@ -62,3 +62,17 @@ func TestConnectionsEndWhereReadersDiffer(t *testing.T) {
 		})
 	}
 }
+
+func TestHeadersOfManyLinesAreRefusedBeforeTheBody(t *testing.T) {
+	address := listen(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, ServerLimits{})
+	for lines, want := range map[int]string{maxHeaderLines - 2: "HTTP/1.1 200", maxHeaderLines: "HTTP/1.1 431"} {
+		text := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" + strings.Repeat("A: b\r\n", lines) + "\r\n"
+		if want == "HTTP/1.1 200" {
+			text += "x"
+		}
+		answer := make([]byte, len(want))
+		if _, err := io.ReadFull(send(t, address, text), answer); err != nil || string(answer) != want {
+			t.Errorf("%d further lines: %s (%v), want %s", lines, answer, err, want)
+		}
+	}
+}

@@ -30,9 +30,11 @@ func TestAFloodOfHeadersIsBounded(t *testing.T) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			limit := limits[doors[name].program.Name]
-			s.flood(t, doors[name], 60, limit) // KiB, far above the bound of a header
+			s.flood(t, doors[name], filler(60), limit) // far above the bound of a header
 			if doors[name].most > 1000 {
-				s.flood(t, doors[name], 15, limit) // just below it, which takes most
+				s.flood(t, doors[name], filler(15), limit) // just below it
+				s.flood(t, doors[name], lines(15), limit)
+				s.flood(t, doors[name], "Content-Length: 100\r\n"+lines(15)+"\r\n", limit) // whole; the body does not come
 			}
 		})
 	}
@@ -44,13 +46,26 @@ func TestAFloodOfHeadersIsBounded(t *testing.T) {
 	}
 }
 
-// flood fills a listener, and looks whether others get through.
-func (s *scene) flood(t *testing.T, d door, kibibytes, limit int) {
+// filler is a part of a header, of so many KiB.
+func filler(kibibytes int) string {
+	return strings.Repeat("X-Filler: "+strings.Repeat("x", 90)+"\r\n", kibibytes*10)
+}
+
+// lines is the same of short lines, which take most memory once they are read.
+func lines(kibibytes int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < kibibytes<<10; i++ {
+		fmt.Fprintf(&b, "X%d: a\r\n", i)
+	}
+	return b.String()
+}
+
+// flood fills a listener with requests of which only so much of the header comes, and looks whether others get through.
+func (s *scene) flood(t *testing.T, d door, header string, limit int) {
 	h := &hostile{T: t, address: d.address}
 	defer h.leave()
 	count := min(d.most+d.most/10+50, h.allowed())
-	part := d.method + " " + d.path + " HTTP/1.1\r\nHost: a\r\n" +
-		strings.Repeat("X-Filler: "+strings.Repeat("x", 90)+"\r\n", kibibytes*10)
+	part := d.method + " " + d.path + " HTTP/1.1\r\nHost: a\r\n" + header
 	side(count, func() {
 		if conn := h.dial(); conn != nil {
 			_ = conn.SetWriteDeadline(time.Now().Add(20 * time.Second))
@@ -65,7 +80,7 @@ func (s *scene) flood(t *testing.T, d door, kibibytes, limit int) {
 		}
 	}
 	files, memory := usage(t, d.program.Pid())
-	t.Logf("%d connections with %d KiB: the %s has %d files open and took %d MiB at most", count, kibibytes,
+	t.Logf("%d connections with %d bytes of header: the %s has %d files open and took %d MiB at most", count, len(header),
 		d.program.Name, files, memory>>20)
 	if files > d.most+100 || memory > limit {
 		t.Errorf("more than %d connections and what is open besides, or more than %d MiB", d.most, limit>>20)
