@@ -44,7 +44,8 @@ func (l *listener) close() error {
 
 func (a *App) listen(api, metrics http.Handler) error {
 	var err error
-	if a.api, err = a.open("event API", a.o.ListenAddress, program.ServerLimits{MaxConnections: a.o.MaxConnections}, api); err != nil {
+	limits := program.ServerLimits{MaxConnections: a.o.MaxConnections}
+	if a.api, err = a.open("event API", a.o.ListenAddress, limits, api); err != nil {
 		return fmt.Errorf("--listen-address: %w", err)
 	}
 	if a.metrics, err = a.open("metrics", a.o.MetricsAddress, program.Observers(), metrics); err != nil {

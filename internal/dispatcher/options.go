@@ -92,8 +92,8 @@ func (o *Options) bindListeners(s *settings.Set) {
 	s.String(&o.MetricsAddress, "metrics-address", "WEBHOOK_METRICS_ADDRESS", ":8088",
 		"`HOST:PORT` of the Prometheus metrics at /metrics.", settings.HostPort)
 	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 2_500, 1, 1_000_000,
-		"Connections of callers at once: each may take some 350 KB with a hostile header until that is refused. For a further one the connection that has "+
-			"waited longest for a request is closed, and where none does it waits.")
+		"Connections of callers at once: each may take some 350 KB with a hostile header until that is refused. For a "+
+			"further one the connection that has waited longest for a request is closed, and where none does it waits.")
 	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone, AuthKubernetes},
 		"How callers of the HTTP API show who they are. With kubernetes by a bearer token of the cluster, and RBAC says "+
 			"what they may do. With none everybody may do everything who reaches the port, so listen-address must be a "+
