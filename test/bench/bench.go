@@ -122,6 +122,7 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	b.receiver = stack.NewProcess("receiver", filepath.Join(b.dir, "receiver.log"), b.self, "role", "receiver", address)
 	b.receiver.URL = "http://" + address
+	b.receiver.MetricsURL = b.receiver.URL
 	return b.receiver.Start()
 }
 

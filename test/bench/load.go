@@ -120,7 +120,7 @@ func (b *bench) reset(ctx context.Context) error {
 
 func (b *bench) counted(ctx context.Context) (counted, error) {
 	var c counted
-	body, err := get(ctx, b.receiver.URL+"/counted")
+	body, err := b.receiver.Observe(ctx, "/counted")
 	if err != nil {
 		return c, err
 	}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -252,16 +251,11 @@ func (r *rig) statusWrites(ctx context.Context) (float64, error) {
 
 // metric is the sum of a metric of a dispatcher over its labels.
 func metric(ctx context.Context, d *stack.Process, name string) (float64, error) {
-	text, err := get(ctx, d.MetricsURL+"/metrics")
-	sum := 0.0
-	for line := range strings.Lines(string(text)) {
-		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if series, _, _ = strings.Cut(series, "{"); series == name {
-			n, _ := strconv.ParseFloat(value, 64)
-			sum += n
-		}
+	metrics, err := d.Metrics(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return sum, err
+	return metrics.Sum(name)
 }
 
 // reflected counts the subscriptions of the crowd whose status tells of a delivery.

@@ -5,10 +5,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -158,29 +155,9 @@ func (r *rig) profile(ctx context.Context, path string) func() {
 }
 
 func (r *rig) takeProfile(ctx context.Context, path string) error {
-	body, err := get(ctx, r.dispatchers[0].MetricsURL+"/debug/pprof/profile?seconds=5")
+	body, err := r.dispatchers[0].Observe(ctx, "/debug/pprof/profile?seconds=5")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(path, body, 0o600)
-}
-
-// get is the body of an answer 200.
-func get(ctx context.Context, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", url, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusOK {
-		err = errors.Join(err, fmt.Errorf("get %s: status %d: %s", url, response.StatusCode, body))
-	}
-	return body, err
 }

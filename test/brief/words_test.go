@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -155,20 +154,11 @@ func samples(text string) (all []sample) {
 
 // metrics compares names and labels with those that the service really shows by now.
 func (w *world) metrics(t *testing.T) {
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.stack.Dispatchers[0].MetricsURL+"/metrics", nil)
+	metrics, err := w.stack.Dispatchers[0].Metrics(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, want := samples(string(text)), samples(w.block(t, "Prometheus Metrics", "prometheus"))
+	got, want := samples(string(metrics.Text)), samples(w.block(t, "Prometheus Metrics", "prometheus"))
 	if len(want) != 7 {
 		t.Errorf("%d lines of the document were read", len(want))
 	}

@@ -9,9 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,39 +192,20 @@ type level struct{ goroutines, files, memory float64 }
 // level is what the dispatcher uses after it collected its garbage.
 func (h *hostile) level() (l level) {
 	h.Helper()
-	metrics := h.stack.Dispatchers[0].MetricsURL
-	h.get(metrics + "/debug/pprof/heap?gc=1")
-	text := h.get(metrics + "/metrics")
+	dispatcher := h.stack.Dispatchers[0]
+	if _, err := dispatcher.Observe(h.Context(), "/debug/pprof/heap?gc=1"); err != nil {
+		h.Fatal(err)
+	}
+	metrics, err := dispatcher.Metrics(h.Context())
 	for name, into := range map[string]*float64{
 		"go_goroutines": &l.goroutines, "process_open_fds": &l.files, "go_memstats_heap_inuse_bytes": &l.memory,
 	} {
-		found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(text)
-		if found == nil {
-			h.Fatalf("there is no metric %s", name)
+		if err == nil {
+			*into, err = metrics.Sum(name)
 		}
-		value, err := strconv.ParseFloat(found[1], 64)
-		if err != nil {
-			h.Fatal(err)
-		}
-		*into = value
+	}
+	if err != nil {
+		h.Fatal(err)
 	}
 	return l
-}
-
-func (h *hostile) get(url string) string {
-	h.Helper()
-	request, err := http.NewRequestWithContext(h.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		h.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		h.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		h.Fatal(err)
-	}
-	return string(text)
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -34,35 +33,22 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 		}
 	}
 	call(t, s, 0, "POST", "/api/v1/events", `{}`).want(t, http.StatusUnprocessableEntity)
-	var text []byte
+	var metrics stack.Metrics
 	eventually(t, 20*time.Second, "attempts are counted", func(ctx context.Context) (err error) {
-		text, err = metricsOf(ctx, s.Dispatchers[0])
+		metrics, err = s.Dispatchers[0].Metrics(ctx)
 		for _, counted := range []string{`nexus_webhook_deliveries_total{event_type="build.completed",status="success"} 3`,
 			`nexus_webhook_retries_total{event_type="build.completed"} 3`, `nexus_webhook_status_elected 1`} {
-			if err == nil && !bytes.Contains(text, []byte(counted)) {
+			if err == nil && !bytes.Contains(metrics.Text, []byte(counted)) {
 				err = errors.New("no " + counted)
 			}
 		}
 		return err
 	})
-	problems, err := promlint.New(bytes.NewReader(text)).Lint()
+	problems, err := promlint.New(bytes.NewReader(metrics.Text)).Lint()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-}
-
-func metricsOf(ctx context.Context, p *stack.Process) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.MetricsURL+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	return io.ReadAll(response.Body)
 }

@@ -120,12 +120,12 @@ func buildShifted(t *testing.T) string {
 func (r *trial) leasesHold() {
 	r.Helper()
 	for _, d := range r.s.Dispatchers {
-		text := r.get(d.MetricsURL + "/metrics")
+		metric := r.metrics(d)
 		for _, name := range []string{
 			"nexus_webhook_lost_leases_total", "nexus_webhook_expired_leases_total", "nexus_webhook_stale_leases_total",
 			"nexus_webhook_stale_settlements_total",
 		} {
-			if n := r.metric(text, name); n != 0 {
+			if n := metric(name); n != 0 {
 				r.Errorf("%s: %s is %g", d.Name, name, n)
 			}
 		}
@@ -136,7 +136,7 @@ func (r *trial) leasesHold() {
 func (r *trial) skewTold() {
 	r.Helper()
 	for i, d := range r.s.Dispatchers {
-		skew := r.metric(r.get(d.MetricsURL+"/metrics"), "nexus_webhook_clock_skew_seconds")
+		skew := r.metrics(d)("nexus_webhook_clock_skew_seconds")
 		if math.Abs(skew-shifts[i].Seconds()) > 2 {
 			r.Errorf("%s: its clock is %s ahead, and it says %g s", d.Name, shifts[i], skew)
 		}

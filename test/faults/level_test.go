@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
-	"strconv"
+
+	"nexus.io/webhooks/test/stack"
 )
 
 // level is what a dispatcher uses after it collected its garbage. It takes --profiling.
@@ -25,33 +25,30 @@ func (l level) String() string {
 func (r *trial) levels() (all []level) {
 	r.Helper()
 	for _, d := range r.s.Dispatchers {
-		r.get(d.MetricsURL + "/debug/pprof/heap?gc=1")
-		text := r.get(d.MetricsURL + "/metrics")
+		_, err := d.Observe(r.Context(), "/debug/pprof/heap?gc=1")
+		r.must(err)
+		metric := r.metrics(d)
 		const mebi = 1 << 20
 		all = append(all, level{
-			goroutines: r.metric(text, "go_goroutines"), files: r.metric(text, "process_open_fds"),
-			heap:     r.metric(text, "go_memstats_heap_alloc_bytes") / mebi,
-			resident: r.metric(text, "process_resident_memory_bytes") / mebi,
+			goroutines: metric("go_goroutines"), files: metric("process_open_fds"),
+			heap:     metric("go_memstats_heap_alloc_bytes") / mebi,
+			resident: metric("process_resident_memory_bytes") / mebi,
 		})
 	}
 	return all
 }
 
-// metric is the sum of a metric over its labels.
-func (r *trial) metric(text, name string) (sum float64) {
+// metrics of a dispatcher. What is asked of them must be there.
+func (r *trial) metrics(d *stack.Process) (sum func(name string) float64) {
 	r.Helper()
-	found := regexp.MustCompile(`(?m)^`+name+`(?:\{.*\})? (\S+)$`).FindAllStringSubmatch(text, -1)
-	if found == nil {
-		r.Fatalf("there is no metric %s", name)
+	metrics, err := d.Metrics(r.Context())
+	r.must(err)
+	return func(name string) float64 {
+		r.Helper()
+		value, err := metrics.Sum(name)
+		r.must(err)
+		return value
 	}
-	for _, line := range found {
-		value, err := strconv.ParseFloat(line[1], 64)
-		if err != nil {
-			r.Fatal(err)
-		}
-		sum += value
-	}
-	return sum
 }
 
 func (r *trial) get(url string) string {

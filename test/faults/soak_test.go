@@ -89,10 +89,10 @@ func (r *trial) sample(ctx context.Context) figures {
 func (r *trial) look() map[string]float64 {
 	found := map[string]float64{"manager MiB": r.resident(r.s.Manager.Pid()), "Redis MiB": r.resident(r.s.Redis.Pid())}
 	for _, d := range r.s.Dispatchers {
-		text := r.get(d.MetricsURL + "/metrics")
+		metric := r.metrics(d)
 		found[d.Name+" MiB"] = r.resident(d.Pid())
-		found[d.Name+" goroutines"] = r.metric(text, "go_goroutines")
-		found[d.Name+" descriptors"] = r.metric(text, "process_open_fds")
+		found[d.Name+" goroutines"] = metric("go_goroutines")
+		found[d.Name+" descriptors"] = metric("process_open_fds")
 	}
 	redis := r.s.Redis.Client()
 	defer func() { _ = redis.Close() }()
