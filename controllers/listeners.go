@@ -26,9 +26,7 @@ const observersTime = time.Second
 // addListeners serves metrics and probes. controller-runtime would too, but to any number of connections.
 func addListeners(mgr ctrl.Manager, options Options) error {
 	scrapes := http.NewServeMux()
-	scrapes.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: program.MaxScrapes,
-	}))
+	scrapes.Handle("/metrics", program.Metrics(metrics.Registry, promhttp.HTTPErrorOnError))
 	probes := http.NewServeMux()
 	addProbe(probes, "/healthz", "ping", healthz.Ping)
 	addProbe(probes, "/readyz", "cache", synced(mgr))

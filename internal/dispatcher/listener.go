@@ -74,10 +74,7 @@ func (a *App) MetricsAddress() string { return a.metrics.socket.Addr().String() 
 // observing serves what is for operators alone.
 func observing(registry *prometheus.Registry, profiling bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorHandling:       promhttp.ContinueOnError, // Redis away must not hide the other metrics
-		MaxRequestsInFlight: program.MaxScrapes,
-	}))
+	mux.Handle("GET /metrics", program.Metrics(registry, promhttp.ContinueOnError)) // Redis away must not hide the others
 	if profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -4,13 +4,19 @@
 package dispatcher
 
 import (
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
+	"nexus.io/webhooks/internal/program"
 	"nexus.io/webhooks/internal/settings"
 )
 
@@ -44,5 +50,27 @@ func TestAListenerThatBreaksEndsIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A profile may take longer than other answers.
+func TestAProfileTakesItsTime(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = program.NewServer(observing(prometheus.NewRegistry(), true), program.ServerLimits{
+		WriteTimeout: 100 * time.Millisecond,
+	})
+	server.Start()
+	defer server.Close()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/debug/pprof/profile?seconds=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if profile, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK || len(profile) == 0 {
+		t.Errorf("%d, %d bytes (%v)", response.StatusCode, len(profile), err)
 	}
 }

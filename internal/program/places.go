@@ -131,11 +131,7 @@ func (p *places) connected(ctx context.Context, conn net.Conn) context.Context {
 // body, and for the last of the answer to be taken.
 func (p *places) watch(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, ok := r.Context().Value(connectionKey{}).(net.Conn)
-		if !ok {
-			handler.ServeHTTP(w, r)
-			return
-		}
+		conn := connectionOf(r)
 		watched := *r // net/http goes by the type of its own body
 		if r.Body != http.NoBody {
 			watched.Body = &watchedBody{ReadCloser: r.Body, places: p, conn: conn}
@@ -147,8 +143,16 @@ func (p *places) watch(handler http.Handler) http.Handler {
 			w = &watchedAnswer{ResponseWriter: w, places: p, conn: conn}
 		}
 		handler.ServeHTTP(w, &watched)
-		p.mayWait(conn, time.Now())
+		p.answered(r)
 	})
+}
+
+// answered has a request's connection wait behind its handler.
+func (p *places) answered(r *http.Request) { p.mayWait(connectionOf(r), time.Now()) }
+
+func connectionOf(r *http.Request) net.Conn {
+	conn, _ := r.Context().Value(connectionKey{}).(net.Conn) // connected put it there
+	return conn
 }
 
 // watchedBody is a body of which no more may come.

@@ -60,6 +60,26 @@ func TestClientsThatAreWaitedForMakeRoom(t *testing.T) {
 	}
 }
 
+// A header that is refused holds its place no longer than any other request whose body does not come.
+func TestRefusedHeadersMakeRoom(t *testing.T) {
+	const most = 5
+	address := listen(t, func(http.ResponseWriter, *http.Request) {}, ServerLimits{
+		MaxConnections: most, Patience: 50 * time.Millisecond,
+	})
+	request := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" + strings.Repeat("A: b\r\n", maxHeaderLines) + "\r\n"
+	for range most {
+		got := make([]byte, len("HTTP/1.1 431"))
+		if _, err := io.ReadFull(send(t, address, request), got); err != nil || string(got) != "HTTP/1.1 431" {
+			t.Fatalf("the answer begins with %q (%v)", got, err)
+		}
+	}
+	for range 2 * most {
+		if got := status(t, send(t, address, question)); got != "HTTP/1.1 200 OK" {
+			t.Fatalf("somebody else is answered %q", got)
+		}
+	}
+}
+
 // A request that is being worked at keeps its place, however long that takes, and is answered.
 func TestWorkKeepsItsPlace(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})

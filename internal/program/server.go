@@ -8,14 +8,29 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// MaxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
-const MaxScrapes = 4
+const (
+	// maxScrapes bounds the scrapes at once, each of which takes memory for all metrics.
+	maxScrapes = 4
+	// scrapeTime leaves time to send the answer to a Prometheus that waits 10 s, as it does by default.
+	scrapeTime = 8 * time.Second
+)
+
+// Metrics serves what a registry has gathered, to few at once (503). An answer is made before it is sent, so that slow
+// readers hold no others up.
+func Metrics(registry prometheus.Gatherer, onError promhttp.HandlerErrorHandling) http.Handler {
+	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling: onError, MaxRequestsInFlight: maxScrapes,
+	})
+	return http.TimeoutHandler(scrape, scrapeTime, "gathering the metrics took too long")
+}
 
 // Observers are the limits of a listener for metrics or probes: Prometheus and the kubelet need one connection or two,
-// and take an answer within 10 s, which is how long Prometheus waits for one by default. Few slow readers must not hold
-// all scrapes up. A profile that takes longer sets its own deadline.
+// and take an answer within 10 s. A profile that takes longer sets its own deadline.
 func Observers() ServerLimits {
 	return ServerLimits{MaxConnections: 100, WriteTimeout: 10 * time.Second}
 }
@@ -39,7 +54,7 @@ type ServerLimits struct {
 func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 	p := newPlaces(cmp.Or(l.MaxConnections, 2_500), cmp.Or(l.Patience, time.Second))
 	return &http.Server{
-		Handler:           boundsHeaderLines(closesWhereReadersDiffer(p.watch(handler))),
+		Handler:           p.boundHeaderLines(closesWhereReadersDiffer(p.watch(handler))),
 		ReadHeaderTimeout: cmp.Or(l.ReadHeaderTimeout, 10*time.Second),
 		ReadTimeout:       cmp.Or(l.ReadTimeout, 60*time.Second),
 		WriteTimeout:      cmp.Or(l.WriteTimeout, 120*time.Second),
@@ -52,17 +67,19 @@ func NewServer(handler http.Handler, l ServerLimits) *http.Server {
 	}
 }
 
-func boundsHeaderLines(handler http.Handler) http.Handler {
+// boundHeaderLines stands before watch: what net/http keeps until the connection has ended must be let go.
+func (p *places) boundHeaderLines(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines := 0
 		for _, values := range r.Header {
 			lines += len(values)
 		}
 		if lines > maxHeaderLines {
-			r.Header = nil // net/http keeps the request until the connection has ended
+			r.Header = nil
 			w.Header().Set("Connection", "close")
 			http.Error(w, fmt.Sprintf("the header has more than %d lines", maxHeaderLines),
 				http.StatusRequestHeaderFieldsTooLarge)
+			p.answered(r)
 			return
 		}
 		handler.ServeHTTP(w, r)

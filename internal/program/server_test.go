@@ -4,12 +4,17 @@
 package program
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // listen serves the handler and returns its address.
@@ -73,6 +78,59 @@ func TestHeadersOfManyLinesAreRefusedBeforeTheBody(t *testing.T) {
 		answer := make([]byte, len(want))
 		if _, err := io.ReadFull(send(t, address, text), answer); err != nil || string(answer) != want {
 			t.Errorf("%d further lines: %s (%v), want %s", lines, answer, err, want)
+		}
+	}
+}
+
+// Readers that do not take their answers keep nobody from the metrics.
+func TestSlowReadersHoldNoScrapeUp(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	many := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "many", Help: "more than sockets hold"}, []string{"of"})
+	registry.MustRegister(many)
+	for i := range 2000 {
+		many.WithLabelValues(fmt.Sprint(strings.Repeat("x", 4<<10), i))
+	}
+	address := listen(t, Metrics(registry, promhttp.HTTPErrorOnError).ServeHTTP, ServerLimits{})
+	for range maxScrapes {
+		if _, err := io.ReadFull(send(t, address, question), make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := status(t, send(t, address, question)); got != "HTTP/1.1 200 OK" {
+		t.Errorf("the answer is %q", got)
+	}
+}
+
+type slow struct{ begun, finish chan struct{} }
+
+func (slow) Describe(chan<- *prometheus.Desc) {}
+
+func (s slow) Collect(chan<- prometheus.Metric) {
+	s.begun <- struct{}{}
+	<-s.finish
+}
+
+func TestFewScrapesAtOnce(t *testing.T) {
+	registry, s := prometheus.NewRegistry(), slow{make(chan struct{}), make(chan struct{})}
+	registry.MustRegister(s)
+	metrics := Metrics(registry, promhttp.HTTPErrorOnError)
+	scrape := func() int {
+		answer := httptest.NewRecorder()
+		metrics.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		return answer.Code
+	}
+	codes := make(chan int)
+	for range maxScrapes {
+		go func() { codes <- scrape() }()
+		<-s.begun
+	}
+	if code := scrape(); code != http.StatusServiceUnavailable {
+		t.Errorf("one more is answered %d", code)
+	}
+	close(s.finish)
+	for range maxScrapes {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one of few is answered %d", code)
 		}
 	}
 }

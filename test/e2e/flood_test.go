@@ -64,7 +64,7 @@ func lines(kibibytes int) string {
 func (s *scene) flood(t *testing.T, d door, header string, limit int) {
 	h := &hostile{T: t, address: d.address}
 	defer h.leave()
-	count := min(d.most+d.most/10+50, h.allowed())
+	count := h.allowed(d.most + d.most/10 + 200)
 	part := d.method + " " + d.path + " HTTP/1.1\r\nHost: a\r\n" + header
 	side(count, func() {
 		if conn := h.dial(); conn != nil {

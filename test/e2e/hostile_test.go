@@ -33,7 +33,7 @@ func TestHostileClientsKeepNobodyFromPublishing(t *testing.T) {
 	h.publish("alone")
 	before := h.level()
 
-	h.openIdle(h.allowed())
+	h.openIdle(h.allowed(hostileIdle))
 	h.publish("beside idle connections")
 	slow := h.sendSlowHeaders()
 	h.sendHalfBodies()
@@ -60,16 +60,16 @@ type hostile struct {
 	open    []net.Conn
 }
 
-// allowed is how many idle connections this process may open.
-func (h *hostile) allowed() int {
+// allowed is how many of so many connections this process may open.
+func (h *hostile) allowed(wanted int) int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		h.Fatal(err)
 	}
 	const others = 1000 // descriptors
-	n := min(hostileIdle, int(limit.Cur)-others)
-	if n < hostileIdle {
-		h.Logf("only %d idle connections: RLIMIT_NOFILE is %d", n, limit.Cur)
+	n := min(wanted, int(limit.Cur)-others)
+	if n < wanted {
+		h.Logf("only %d connections: RLIMIT_NOFILE is %d", n, limit.Cur)
 	}
 	return n
 }
