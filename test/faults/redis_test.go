@@ -15,8 +15,8 @@ import (
 // outage is what comes twice where Redis is away for longer than leases last: all that was in flight.
 func outage(times int) int { return times * dispatchers * whole }
 
-// A Redis whose process dies has given what it acknowledged to the operating system: with either setting nothing is lost.
-// What a machine that dies loses is another matter (appendfsync everysec: up to two seconds).
+// A Redis whose process dies has given what it acknowledged to the operating system, where its disk keeps up: with either
+// setting nothing is lost. TestAMachineThatLosesItsPower has the other cases.
 func TestRedisThatIsKilled(t *testing.T) {
 	for _, fsync := range []string{"always", "everysec"} {
 		t.Run("appendfsync "+fsync, func(t *testing.T) {

@@ -28,16 +28,25 @@ type Server struct {
 	cmd     *exec.Cmd
 	args    []string
 	waited  chan struct{}
+	disk    *disk // nil: nobody traces what reaches it
 }
 
 const startTimeout = 15 * time.Second
 
 // Start runs a redis-server in dir on a free port with the given further arguments, such as "--appendonly", "yes".
 func Start(dir string, args ...string) (*Server, error) {
-	return startProgram("redis-server", dir, args...)
+	return startProgram(Redis, dir, args...)
 }
 
 func startProgram(program, dir string, args ...string) (*Server, error) {
+	s, err := newServer(program, dir, args...)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Restart()
+}
+
+func newServer(program, dir string, args ...string) (*Server, error) {
 	port, err := ports.Free()
 	if err != nil {
 		return nil, err
@@ -48,18 +57,25 @@ func startProgram(program, dir string, args ...string) (*Server, error) {
 		"--logfile", filepath.Join(dir, "redis-"+strconv.Itoa(port)+".log"), "--daemonize", "no",
 		"--repl-diskless-sync-delay", "0", // a replica need not wait for others to come
 	}, args...)
-	return s, s.Restart()
+	return s, nil
 }
 
 // Restart runs the server again, on the same port and data, after Kill or Stop.
 func (s *Server) Restart() error {
-	path, err := exec.LookPath(s.program)
+	path, err := find(s.program)
 	if err != nil {
-		return fmt.Errorf("%s is not installed; on Debian hack/ensure-packages installs it: %w", s.program, err)
+		return err
 	}
 	s.cmd = exec.CommandContext(context.Background(), path, s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = os.Stderr
+	if s.disk != nil {
+		inherited, err := s.disk.trace(s.cmd)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = inherited.Close() }()
+	}
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", s.program, err)
 	}
@@ -69,6 +85,13 @@ func (s *Server) Restart() error {
 		close(waited)
 	}(s.cmd, s.waited)
 	return s.waitReady()
+}
+
+func find(program string) (path string, err error) {
+	if path, err = exec.LookPath(program); err != nil {
+		return "", fmt.Errorf("%s is not installed; on Debian hack/ensure-packages installs it: %w", program, err)
+	}
+	return path, nil
 }
 
 func (s *Server) waitReady() error {
@@ -120,11 +143,10 @@ func ForTest(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// WithWAITAOF starts a server that ends with the test and knows WAITAOF, which came with Redis 7.2: a Valkey, since
-// Debian's Redis is older.
+// WithWAITAOF starts a server that ends with the test and knows WAITAOF.
 func WithWAITAOF(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s, err := startProgram("valkey-server", t.TempDir(), args...)
+	s, err := startProgram(Valkey, t.TempDir(), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
