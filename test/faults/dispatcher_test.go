@@ -5,9 +5,12 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
+
+	"nexus.io/webhooks/test/stack"
 )
 
 // whole is what one dispatcher has in flight at most: what it had sent and not settled when it died comes again.
@@ -25,10 +28,15 @@ func TestDispatchersThatAreKilled(t *testing.T) {
 
 // One that sleeps for longer than its leases last must not settle what others have done meanwhile.
 func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
-	try(t, expectation{duplicates: func(stops int) int { return stops * whole }}, func(ctx context.Context, r *trial) int {
-		stops := 0
+	r := newTrial(t, expectation{holdsUp: true, duplicates: func(stops int) int { return stops * whole }})
+	stops := 0
+	r.run(func(ctx context.Context, r *trial) int {
+		for n := range inFlight {
+			r.send(n%dispatchers, "hanging", fmt.Sprint("held-", n)) // so that each has something in hand
+		}
 		for ; ctx.Err() == nil; stops++ {
 			d := r.s.Dispatchers[stops%dispatchers]
+			r.busy(d)
 			r.must(d.Signal(syscall.SIGSTOP))
 			r.pass(leaseTime + 2*time.Second)
 			r.must(d.Signal(syscall.SIGCONT))
@@ -36,6 +44,33 @@ func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
 		}
 		return stops
 	})
+	if n := r.stale(); n < stops {
+		r.Errorf("%d leases were met that had run out, in %d sleeps", n, stops)
+	}
+}
+
+// busy waits until a dispatcher has more in hand than what takes 100 ms: some of it hangs for as long as it may.
+func (r *trial) busy(d *stack.Process) {
+	r.Helper()
+	r.eventually(d.Name+" has attempts under way", func() error {
+		const least = 4
+		if n := r.metrics(d)("nexus_webhook_attempts_in_flight"); n < least {
+			return fmt.Errorf("%.0f of %d", n, least)
+		}
+		return nil
+	})
+}
+
+// stale counts leases that their dispatchers found to have run out: nothing was sent for them, or no longer settled.
+func (r *trial) stale() (n int) {
+	r.Helper()
+	for _, d := range r.s.Dispatchers {
+		metric := r.metrics(d)
+		n += int(metric("nexus_webhook_stale_leases_total") + metric("nexus_webhook_stale_settlements_total") +
+			metric("nexus_webhook_lost_leases_total"))
+	}
+	r.Logf("%d leases had run out when their dispatchers came back to them", n)
+	return n
 }
 
 func TestARollingRestart(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +22,10 @@ const (
 	rogueTimeout = time.Second // of an attempt
 	// late is what an attempt may take beyond its timeout on a machine that is busy.
 	late = time.Second
-	// enough of an answer is read; the rest of what an endpoint can send lies in the sockets' buffers.
-	enough = 16 << 20
+	// enough is what an endpoint gets rid of on a connection: 64 KiB are read, the rest lies in the sockets' buffers.
+	enough = 4 << 20
+	// mostConnections of an attempt: the first, by which it turns out what the endpoint speaks, and those that follow.
+	mostConnections = 1 + 10
 )
 
 // Endpoints that break the rules, in every way that we know, harm neither the others nor the dispatchers.
@@ -138,8 +141,12 @@ func (r *trial) judged(e *rogue.Endpoint, events []string) {
 		}
 		r.explained(e, one.Attempts[0])
 	}
-	if sent, n := e.Sent(), e.Requests(); sent > n*enough {
+	sent, n := e.Sent(), e.Requests()
+	if sent > n*enough {
 		r.Errorf("%s: %d MiB were taken from %d connections", e.Name, sent>>20, n)
+	}
+	if attempts := int64(len(list)); n > attempts*mostConnections {
+		r.Errorf("%s: %d attempts opened %d connections", e.Name, attempts, n)
 	}
 }
 
@@ -185,8 +192,12 @@ func (r *trial) asBefore(before []level, endpoints []*rogue.Endpoint) {
 		now = r.levels()
 		for i, is := range now {
 			was := before[i]
-			const connections = 4*inFlight + 20
-			if is.goroutines > was.goroutines+20 || is.files > was.files+connections || is.heap > was.heap+16 {
+			// A minute long connections to Redis are kept that nobody needs, up to the pool's size.
+			kept := float64(10 * runtime.GOMAXPROCS(0))
+			// Memory goes back to the system only by and by: this is what the load of a minute takes, twice.
+			const resident = 80
+			if is.goroutines > was.goroutines+20 || is.files > was.files+20+kept || is.heap > was.heap+16 ||
+				is.resident > was.resident+resident {
 				return fmt.Errorf("dispatcher %d: %s, before %s", i, is, was)
 			}
 		}

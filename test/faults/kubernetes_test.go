@@ -19,22 +19,29 @@ import (
 	"nexus.io/webhooks/test/stack"
 )
 
-// newKubernetesTrial has the dispatchers reach the Kubernetes API through a proxy; the manager and the test do not.
-func newKubernetesTrial(t *testing.T) (*trial, *kube.Proxy) {
+// ways to the Kubernetes API.
+type ways struct{ manager, dispatchers *kube.Proxy }
+
+// newKubernetesTrial has the dispatchers reach the Kubernetes API through a proxy and the manager through another; the
+// test needs none.
+func newKubernetesTrial(t *testing.T) (*trial, ways) {
 	t.Helper()
-	proxy, path := cluster.NewProxy(t), filepath.Join(t.TempDir(), "kubeconfig")
-	if err := stack.WriteKubeconfig(proxy.Config, path); err != nil {
+	w, path := ways{cluster.NewProxy(t), cluster.NewProxy(t)}, filepath.Join(t.TempDir(), "kubeconfig")
+	if err := stack.WriteKubeconfig(w.dispatchers.Config, path); err != nil {
 		t.Fatal(err)
 	}
-	r := newTrial(t, expectation{flags: []string{"--kubeconfig=" + path}})
+	through := *cluster
+	through.Config = w.manager.Config
+	r := newTrial(t, expectation{api: &through, flags: []string{"--kubeconfig=" + path}})
 	r.subscribe("moved", r.s.Receiver.URL+"/ok/before")
-	return r, proxy
+	return r, w
 }
 
 // The API server refuses connections for half of the time and hangs for the other half, and the manager is dead all the
 // while. Deliveries go on by what was known, a dispatcher that starts takes nothing, and what changed counts afterwards.
 func TestAKubernetesAPIThatIsAway(t *testing.T) {
-	r, proxy := newKubernetesTrial(t)
+	r, ways := newKubernetesTrial(t)
+	proxy := ways.dispatchers
 	r.run(func(ctx context.Context, r *trial) int {
 		r.s.Manager.Kill()
 		proxy.Leave()
@@ -65,28 +72,36 @@ func TestAKubernetesAPIThatIsAway(t *testing.T) {
 	})
 }
 
-// Watches end over and over, and then each that comes again is told that its version is gone, so that everything is
-// listed anew.
+// Watches of manager and dispatchers end over and over, and then each that comes again is told that its version is gone,
+// so that everything is listed anew.
 func TestWatchesThatAreCutAndExpire(t *testing.T) {
-	r, proxy := newKubernetesTrial(t)
+	r, ways := newKubernetesTrial(t)
+	proxies := map[string]*kube.Proxy{"manager": ways.manager, "dispatchers": ways.dispatchers}
 	r.run(func(ctx context.Context, r *trial) int {
-		half := time.Now().Add(*faultTime / 2)
+		half, end := context.WithTimeout(ctx, *faultTime/2)
+		defer end()
 		r.change()
-		cut := 0
-		r.every(ctx, 200*time.Millisecond, func(int) {
-			if time.Now().Before(half) {
-				cut += proxy.Cut()
-			} else {
-				proxy.Expire(true) // which clients hear when they come again
+		cut := map[string]int{}
+		strike := func(int) {
+			for whose, proxy := range proxies {
+				cut[whose] += proxy.Cut()
 			}
-		})
-		r.effective() // while watches expire
-		told := proxy.Expire(false)
-		if cut == 0 || told == 0 {
-			r.Errorf("%d connections were cut, %d watches expired", cut, told)
 		}
-		r.Logf("%d connections were cut, %d watches expired", cut, told)
-		return cut
+		struck := r.every(half, 200*time.Millisecond, strike)
+		for _, proxy := range proxies {
+			proxy.Expire(true)
+		}
+		strike(struck) // clients come again, and hear it
+		<-ctx.Done()
+		r.effective() // while watches expire
+		for whose, proxy := range proxies {
+			told := proxy.Expire(false)
+			r.Logf("%s: %d connections were cut, %d watches expired", whose, cut[whose], told)
+			if cut[whose] == 0 || told == 0 {
+				r.Errorf("the watches of %s did not meet it", whose)
+			}
+		}
+		return struck
 	})
 }
 

@@ -49,9 +49,13 @@ type load struct {
 	begun    map[string]time.Time // when each was published
 	refused  map[int]int          // by status; 0: no answer
 	unsent   int                  // since too many were under way
+	// Of publish, once it has returned: what it posted, and for how long.
+	posted int
+	lasted time.Duration
 }
 
-// publish posts events until ctx ends, and waits for the answers.
+// publish posts events until ctx ends, and waits for the answers. It goes by the clock: what a busy machine held up is
+// made up for.
 func (l *load) publish(ctx context.Context, dispatchers []*stack.Process) {
 	places := make([]chan struct{}, len(dispatchers))
 	for i := range places {
@@ -61,24 +65,34 @@ func (l *load) publish(ctx context.Context, dispatchers []*stack.Process) {
 	defer group.Wait()
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	begun, n := time.Now(), 0
+	defer func() { l.lasted = time.Since(begun) }()
+	for {
+		for n < int(time.Since(begun)/pace) {
+			n++
+			l.begin(ctx, &group, n, dispatchers[n%len(dispatchers)], places[n%len(dispatchers)])
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		at := n % len(dispatchers)
-		select {
-		case places[at] <- struct{}{}:
-		default:
-			l.note(0, "", "")
-			continue
-		}
-		group.Go(func() {
-			defer func() { <-places[at] }()
-			l.post(context.WithoutCancel(ctx), dispatchers[at], kindOf(n), fmt.Sprint("event-", n))
-		})
 	}
+}
+
+// begin posts an event if there is a place, and does not wait for the answer.
+func (l *load) begin(ctx context.Context, group *sync.WaitGroup, n int, to *stack.Process, places chan struct{}) {
+	select {
+	case places <- struct{}{}:
+	default:
+		l.note(0, "", "")
+		return
+	}
+	l.posted++
+	group.Go(func() {
+		defer func() { <-places }()
+		l.post(context.WithoutCancel(ctx), to, kindOf(n), fmt.Sprint("event-", n))
+	})
 }
 
 // post publishes one event and notes what came of it.

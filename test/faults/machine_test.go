@@ -41,6 +41,7 @@ func TestAMachineThatLosesItsPower(t *testing.T) {
 			machine := redistest.MachineForTest(t, test.program, test.disk, "--appendfsync", test.fsync)
 			want := expectation{
 				redisURL: machine.URL(), loses: test.oldest > 0, flags: []string{"--durability=" + string(test.durability)},
+				holdsUp: true,
 				// What had arrived, and whose end was lost, comes again.
 				duplicates: func(deaths int) int { return outage(deaths) + deaths*int(test.oldest/pace) },
 			}

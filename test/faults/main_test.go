@@ -11,6 +11,7 @@ package faults
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -24,12 +25,34 @@ import (
 
 var (
 	cluster   *kube.Cluster
-	faultTime = flag.Duration("fault-time", 8*time.Second, "how long each fault lasts")
+	faultTime = flag.Duration("fault-time", short, "how long each fault lasts")
+	spent     time.Duration // on trials; what is built for them is left out
 )
+
+const (
+	short = 8 * time.Second
+	// shortForm bounds all trials with faults that are short: some eight minutes on two cores that do nothing else.
+	shortForm = 15 * time.Minute
+)
+
+// takesTime counts what passes until the test has cleaned up.
+func takesTime(t *testing.T) {
+	t.Helper()
+	if _, err := stack.Binaries(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	t.Cleanup(func() { spent += time.Since(begun) })
+}
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard()) // else controller-runtime asks for one, with a stack trace
 	code := kube.Run(m, func(c *kube.Cluster) { cluster = c })
 	stack.Cleanup()
+	fmt.Printf("trials of %s took %s\n", *faultTime, spent.Round(time.Second))
+	if *faultTime <= short && *soakTime == 0 && spent > shortForm {
+		fmt.Printf("at most %s is promised\n", shortForm)
+		code = 1
+	}
 	os.Exit(code)
 }

@@ -47,13 +47,18 @@ func (r *trial) breakPostgres(server *postgrestest.Server, way *slowWay, url str
 	way.delay.Store(int64(300 * time.Millisecond))
 	r.pass(part) // it is slow
 	way.delay.Store(0)
+	if way.held.Load() == 0 {
+		r.Error("nobody spoke with PostgreSQL while it was slow")
+	}
 
 	server.Kill()
 	r.pass(part) // it is dead
+	r.behind(part)
 	r.must(server.Restart())
 
 	r.must(server.Hang())
 	r.pass(part) // it hangs
+	r.behind(part)
 	r.must(server.Resume())
 
 	r.must(server.Fill())
@@ -62,6 +67,15 @@ func (r *trial) breakPostgres(server *postgrestest.Server, way *slowWay, url str
 	}
 	r.pass(part) // it is full
 	r.must(server.Free())
+}
+
+// behind checks that since about then nothing is copied.
+func (r *trial) behind(since time.Duration) {
+	r.Helper()
+	lag := time.Duration(r.metrics(r.s.Dispatchers[0])("nexus_webhook_history_lag_seconds") * float64(time.Second))
+	if lag < since/2 {
+		r.Errorf("the history is only %s behind after PostgreSQL was away for %s", lag, since)
+	}
 }
 
 // large tries to write much.
@@ -137,6 +151,7 @@ func history(ctx context.Context, url string) (map[string][]string, error) {
 type slowWay struct {
 	address string
 	delay   atomic.Int64 // nanoseconds
+	held    atomic.Int64 // buffers that were held up
 }
 
 func newSlowWay(t *testing.T, to string) *slowWay {
@@ -191,8 +206,12 @@ func (w *slowWay) carry(ctx context.Context, from io.Reader, to io.Writer) {
 		if err != nil {
 			return
 		}
+		delay := time.Duration(w.delay.Load())
+		if delay > 0 {
+			w.held.Add(1)
+		}
 		select {
-		case <-time.After(time.Duration(w.delay.Load())):
+		case <-time.After(delay):
 		case <-ctx.Done():
 			return
 		}

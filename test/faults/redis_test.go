@@ -5,6 +5,7 @@ package faults
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,15 +13,15 @@ import (
 	"time"
 )
 
-// outage is what comes twice where Redis is away for longer than leases last: all that was in flight.
-func outage(times int) int { return times * dispatchers * whole }
+// outage is what comes twice where Redis is away for longer than leases last: all that was in flight, of all dispatchers.
+func outage(times int) int { return times * whole }
 
 // A Redis whose process dies has given what it acknowledged to the operating system, where its disk keeps up: with either
 // setting nothing is lost. TestAMachineThatLosesItsPower has the other cases.
 func TestRedisThatIsKilled(t *testing.T) {
 	for _, fsync := range []string{"always", "everysec"} {
 		t.Run("appendfsync "+fsync, func(t *testing.T) {
-			try(t, expectation{redis: []string{"--appendfsync", fsync}, duplicates: outage},
+			try(t, expectation{redis: []string{"--appendfsync", fsync}, holdsUp: true, duplicates: outage},
 				func(ctx context.Context, r *trial) int {
 					return r.every(ctx, 3*time.Second, func(int) {
 						r.s.Redis.Kill()
@@ -33,16 +34,23 @@ func TestRedisThatIsKilled(t *testing.T) {
 
 func TestRedisThatHangs(t *testing.T) {
 	const longest = 20 * time.Second // of more nothing could be accepted
-	try(t, expectation{duplicates: outage}, func(ctx context.Context, r *trial) int {
+	r := newTrial(t, expectation{holdsUp: true, duplicates: outage})
+	var hung time.Duration
+	r.run(func(ctx context.Context, r *trial) int {
+		begun := time.Now()
 		r.must(r.s.Redis.Signal(syscall.SIGSTOP))
 		select {
 		case <-ctx.Done():
 		case <-time.After(longest):
 		}
 		r.must(r.s.Redis.Signal(syscall.SIGCONT))
+		hung = time.Since(begun)
 		<-ctx.Done()
 		return 1
 	})
+	if r.still < hung-time.Second { // by then all that was in hand is sent
+		r.Errorf("deliveries stopped for %s, while Redis hung for %s", r.still, hung)
+	}
 }
 
 // Connections end amid calls, also between their execution and the answer.
@@ -50,26 +58,57 @@ func TestConnectionsToRedisThatAreCut(t *testing.T) {
 	try(t, expectation{}, func(ctx context.Context, r *trial) int {
 		redis := r.s.Redis.Client()
 		defer func() { _ = redis.Close() }()
-		return r.every(ctx, 20*time.Millisecond, func(int) {
-			r.must(redis.ClientKillByFilter(r.Context(), "TYPE", "normal", "SKIPME", "yes").Err())
+		ended := int64(0)
+		struck := r.every(ctx, 20*time.Millisecond, func(int) {
+			n, err := redis.ClientKillByFilter(r.Context(), "TYPE", "normal", "SKIPME", "yes").Result()
+			r.must(err)
+			ended += n
 		})
+		r.Logf("%d connections were cut, in %d strikes", ended, struck)
+		if ended < int64(struck/2) {
+			r.Errorf("only %d connections were there to be cut, in %d strikes", ended, struck)
+		}
+		return struck
 	})
 }
 
 func TestARedisThatIsFull(t *testing.T) {
-	try(t, expectation{duplicates: outage}, func(ctx context.Context, r *trial) int {
+	r := newTrial(t, expectation{duplicates: outage})
+	r.run(func(ctx context.Context, r *trial) (full int) {
 		redis := r.s.Redis.Client()
 		defer func() { _ = redis.Close() }()
-		full := r.every(ctx, 2*time.Second, func(n int) {
+		r.every(ctx, 2*time.Second, func(n int) {
 			limit := "0"
 			if n%2 == 0 {
 				limit = strconv.FormatInt(used(r.Context(), r), 10)
+				full++
 			}
 			r.must(redis.ConfigSet(r.Context(), "maxmemory", limit).Err())
 		})
 		r.must(redis.ConfigSet(r.Context(), "maxmemory", "0").Err())
 		return full
 	})
+	r.refused(http.StatusTooManyRequests)
+	r.answered("OOM")
+}
+
+// refused checks that publishers were answered so.
+func (r *trial) refused(status int) {
+	r.Helper()
+	if r.load.refused[status] == 0 {
+		r.Errorf("no event was answered %d: then the fault shows nothing", status)
+	}
+}
+
+// answered checks that Redis answered with such an error.
+func (r *trial) answered(code string) {
+	r.Helper()
+	redis := r.s.Redis.Client()
+	defer func() { _ = redis.Close() }()
+	text, err := redis.Info(r.Context(), "errorstats").Result()
+	if err != nil || !strings.Contains(text, "errorstat_"+code+":") {
+		r.Errorf("Redis never answered %s: then the fault shows nothing: %s %v", code, text, err)
+	}
 }
 
 // used is Redis' memory in bytes.
@@ -90,27 +129,32 @@ func TestScriptsThatAreFlushed(t *testing.T) {
 	try(t, expectation{}, func(ctx context.Context, r *trial) int {
 		redis := r.s.Redis.Client()
 		defer func() { _ = redis.Close() }()
-		return r.every(ctx, 20*time.Millisecond, func(int) { r.must(redis.ScriptFlush(r.Context()).Err()) })
+		r.must(redis.ConfigResetStat(r.Context()).Err()) // a Redis that just started does not know the scripts either
+		struck := r.every(ctx, 20*time.Millisecond, func(int) { r.must(redis.ScriptFlush(r.Context()).Err()) })
+		r.answered("NOSCRIPT")
+		return struck
 	})
 }
 
 // Somebody else's script holds Redis, which answers BUSY after a while.
 func TestARedisThatIsBusy(t *testing.T) {
-	try(t, expectation{redis: []string{"--busy-reply-threshold", "500"}, duplicates: outage},
-		func(ctx context.Context, r *trial) int {
-			redis := r.s.Redis.Client()
-			defer func() { _ = redis.Close() }()
-			return r.every(ctx, 3*time.Second, func(int) {
-				held := make(chan struct{})
-				go func() {
-					defer close(held)
-					redis := r.s.Redis.Client()
-					defer func() { _ = redis.Close() }()
-					_ = redis.Eval(r.Context(), "while true do end", nil).Err() // ends with SCRIPT KILL
-				}()
-				r.pass(2 * time.Second) // it is busy
-				r.must(redis.ScriptKill(r.Context()).Err())
-				<-held
-			})
+	r := newTrial(t, expectation{redis: []string{"--busy-reply-threshold", "500"}, holdsUp: true, duplicates: outage})
+	r.run(func(ctx context.Context, r *trial) int {
+		redis := r.s.Redis.Client()
+		defer func() { _ = redis.Close() }()
+		return r.every(ctx, 3*time.Second, func(int) {
+			held := make(chan struct{})
+			go func() {
+				defer close(held)
+				redis := r.s.Redis.Client()
+				defer func() { _ = redis.Close() }()
+				_ = redis.Eval(r.Context(), "while true do end", nil).Err() // ends with SCRIPT KILL
+			}()
+			r.pass(2 * time.Second) // it is busy
+			r.must(redis.ScriptKill(r.Context()).Err())
+			<-held
 		})
+	})
+	r.refused(http.StatusServiceUnavailable)
+	r.answered("BUSY")
 }

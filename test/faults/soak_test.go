@@ -30,9 +30,10 @@ var (
 const (
 	peakTime = 15 * time.Second // of which the first third does not count
 	samples  = 120              // of the soak
-	// A figure is flat if the median of its last quarter is above that of its second by at most a tenth and this.
-	flatMemory = 16 // MiB
-	flatCount  = 200
+	// A figure is flat if the median of its last quarter is above that of its second by at most a tenth and this. In 20
+	// minutes none rose by more than 1 MiB, or 5; a key for each event would be thousands a second.
+	flatMemory = 4 // MiB
+	flatCount  = 20
 )
 
 // A load of half of what the machine can do, for long: nothing is lost, nothing grows, and no log tells of an error.

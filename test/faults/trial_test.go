@@ -4,6 +4,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 	"nexus.io/webhooks/api/v1alpha1"
 	"nexus.io/webhooks/internal/dispatcher/queue"
+	"nexus.io/webhooks/test/kube"
 	"nexus.io/webhooks/test/receiver"
 	"nexus.io/webhooks/test/stack"
 )
@@ -41,6 +43,8 @@ type trial struct {
 	s    *stack.Stack
 	subs map[string]*v1alpha1.WebhookSubscription
 	load *load
+	// still is the longest time under load without an arrival at the healthy endpoint.
+	still time.Duration
 }
 
 // expectation is what is promised beside that nothing is lost.
@@ -49,6 +53,8 @@ type expectation struct {
 	redisURL   string               // of one that the test starts; "": a server with these flags
 	shards     int                  // of the queue, where it is a Redis Cluster
 	loses      bool                 // something must be lost, or the fault shows nothing
+	holdsUp    bool                 // publishers: who is asked hangs, and has no place for more
+	api        *kube.Cluster        // by which the manager reaches the Kubernetes API; nil: directly
 	flags      []string             // of the dispatchers
 	duplicates func(faults int) int // at most, after so many faults; nil: none
 }
@@ -63,12 +69,17 @@ func try(t *testing.T, want expectation, fault func(ctx context.Context, r *tria
 func newTrial(t *testing.T, want expectation) *trial {
 	t.Helper()
 	r := &trial{T: t, want: want, load: newLoad(), subs: map[string]*v1alpha1.WebhookSubscription{}}
+	takesTime(t)
 	r.s = stack.Start(t, stack.Options{
-		Cluster: cluster, Dispatchers: dispatchers, RedisFlags: want.redis, RedisURL: want.redisURL,
+		Cluster: cmp.Or(want.api, cluster), Dispatchers: dispatchers, RedisFlags: want.redis, RedisURL: want.redisURL,
 		Flags: append([]string{
 			"--lease-time=" + fmt.Sprint(int(leaseTime.Seconds())), "--queue-shards=" + fmt.Sprint(max(want.shards, 1)),
 		}, want.flags...),
 	})
+	var err error
+	if r.s.Client, err = stack.NewClient(cluster.Config); err != nil { // past what breaks the manager's way
+		t.Fatal(err)
+	}
 	for kind, path := range kinds {
 		r.create(kind, r.s.Receiver.URL+path)
 	}
@@ -185,8 +196,9 @@ func (r *trial) compare(started, ended time.Time, bound int) {
 		duplicates += n - 1
 	}
 	missing := lost()
+	r.still = r.gap(started, ended)
 	r.Logf("accepted %d, delivered %d, lost %d, duplicates %d (at most %d), longest gap %s, refused %v, unsent %d",
-		wanted, wanted-missing, missing, duplicates, bound, r.gap(started, ended).Round(time.Millisecond), r.load.refused,
+		wanted, wanted-missing, missing, duplicates, bound, r.still.Round(time.Millisecond), r.load.refused,
 		r.load.unsent)
 	if missing > 0 && !r.want.loses {
 		r.Errorf("%d accepted events were lost", missing)
@@ -197,8 +209,21 @@ func (r *trial) compare(started, ended time.Time, bound int) {
 	if duplicates > bound {
 		r.Errorf("%d duplicates, at most %d are to be explained", duplicates, bound)
 	}
-	if wanted < int(ended.Sub(started)/pace)/10 {
-		r.Errorf("only %d events were accepted: that is no load", wanted)
+	r.loaded(wanted)
+}
+
+// loaded holds the publishers to their pace: what they posted, and what they would have posted had there been a place.
+func (r *trial) loaded(accepted int) {
+	r.Helper()
+	due, tried := int(r.load.lasted/pace), r.load.posted
+	if r.want.holdsUp {
+		tried += r.load.unsent
+	}
+	if tried < due*95/100 {
+		r.Errorf("only %d of %d events were posted: that is not the load that is promised", tried, due)
+	}
+	if accepted < due/10 {
+		r.Errorf("only %d of %d events were accepted: that is no load", accepted, due)
 	}
 }
 
