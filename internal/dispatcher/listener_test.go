@@ -57,7 +57,7 @@ func TestAListenerThatBreaksEndsIt(t *testing.T) {
 func TestAProfileTakesItsTime(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = program.NewServer(observing(prometheus.NewRegistry(), true), program.ServerLimits{
-		WriteTimeout: 100 * time.Millisecond,
+		WriteTimeout: 800 * time.Millisecond,
 	})
 	server.Start()
 	defer server.Close()

@@ -74,6 +74,9 @@ type call struct {
 
 // trace has cmd run under strace, as the same process. The caller closes what it returns once cmd runs.
 func (d *disk) trace(cmd *exec.Cmd) (io.Closer, error) {
+	if d.ended != nil {
+		<-d.ended // the one before, who still reads what its strace tells
+	}
 	strace, err := find("strace")
 	if err != nil {
 		return nil, err

@@ -64,8 +64,11 @@ func (p *Process) Observe(ctx context.Context, path string) ([]byte, error) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("get %s: status %d: %s (%w)", url, response.StatusCode, body, err)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", url, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("get %s: status %d: %s", url, response.StatusCode, body)
 	}
 	return body, nil
 }
