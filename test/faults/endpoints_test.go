@@ -156,7 +156,9 @@ func (r *trial) explained(e *rogue.Endpoint, a shownAttempt) {
 	if a.Reason != nil {
 		reason = *a.Reason
 	}
-	if reason != e.Reason || reason != "" && (a.Error == nil || *a.Error == "") {
+	// A busy machine may take the whole timeout for eleven handshakes.
+	delayed := reason == "timeout" && strings.HasPrefix(e.Name, "http2-goaway-") && e.Reason == "connection_reset"
+	if reason != e.Reason && !delayed || reason != "" && (a.Error == nil || *a.Error == "") {
 		r.Errorf("%s: an attempt ended with reason %q, want %q", e.Name, reason, e.Reason)
 	}
 	if took > rogueTimeout+late || e.Slow && took < rogueTimeout {
