@@ -91,7 +91,7 @@ func (o *Options) bindListeners(s *settings.Set) {
 		"`HOST:PORT` of the event API and of the probes /healthz and /readyz.", settings.HostPort)
 	s.String(&o.MetricsAddress, "metrics-address", "WEBHOOK_METRICS_ADDRESS", ":8088",
 		"`HOST:PORT` of the Prometheus metrics at /metrics.", settings.HostPort)
-	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 2_500, 1, 1_000_000,
+	s.Int(&o.MaxConnections, "max-connections", "WEBHOOK_MAX_CONNECTIONS", 2_000, 1, 1_000_000,
 		"Connections of callers at once: each may take some 350 KB with a hostile header until that is refused. For a "+
 			"further one the connection that has waited longest for a request is closed, and where none does it waits.")
 	s.Choice(&o.Auth, "auth", "WEBHOOK_AUTH", []string{AuthNone, AuthKubernetes},

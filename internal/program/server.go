@@ -30,9 +30,10 @@ func Metrics(registry prometheus.Gatherer, onError promhttp.HandlerErrorHandling
 }
 
 // Observers are the limits of a listener for metrics or probes: Prometheus and the kubelet need one connection or two,
-// and take an answer within 10 s. A profile that takes longer sets its own deadline.
+// and take an answer within 10 s. Few more may hold an answer that nobody takes. A profile that takes longer sets its own
+// deadline.
 func Observers() ServerLimits {
-	return ServerLimits{MaxConnections: 100, WriteTimeout: 10 * time.Second}
+	return ServerLimits{MaxConnections: 16, WriteTimeout: 10 * time.Second}
 }
 
 // maxHeaderLines bounds the lines of a request's header: short ones take up to ten times their bytes in memory, for as
@@ -46,13 +47,13 @@ type ServerLimits struct {
 	WriteTimeout      time.Duration // from the end of the header to the end of the answer: 120 s
 	IdleTimeout       time.Duration // between two requests of a connection: 120 s
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConnections    int           // at the same time; see places for further ones: 2,500
+	MaxConnections    int           // at the same time; see places for further ones: 2,000
 	Patience          time.Duration // with a client's body or for an answer, where others want the place: 1 s
 }
 
 // NewServer makes a server with all the limits, so that every listener has them.
 func NewServer(handler http.Handler, l ServerLimits) *http.Server {
-	p := newPlaces(cmp.Or(l.MaxConnections, 2_500), cmp.Or(l.Patience, time.Second))
+	p := newPlaces(cmp.Or(l.MaxConnections, 2_000), cmp.Or(l.Patience, time.Second))
 	return &http.Server{
 		Handler:           p.boundHeaderLines(closesWhereReadersDiffer(p.watch(handler))),
 		ReadHeaderTimeout: cmp.Or(l.ReadHeaderTimeout, 10*time.Second),

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	hostileIdle = 2_500 // as many as WEBHOOK_MAX_CONNECTIONS lets in
+	hostileIdle = 2_000 // as many as WEBHOOK_MAX_CONNECTIONS lets in
 	hostileSlow = 200
 )
 

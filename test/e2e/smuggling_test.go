@@ -22,10 +22,10 @@ import (
 func (s *scene) listeners() map[string]door {
 	at := func(url string) string { return strings.TrimPrefix(url, "http://") }
 	return map[string]door{
-		"the event API":            {s.dispatcher, at(s.dispatcher.URL), "POST", "/api/v1/events", 2_500},
-		"the dispatcher's metrics": {s.dispatcher, at(s.dispatcher.MetricsURL), "GET", "/metrics", 100},
-		"the manager's metrics":    {s.manager, at(s.manager.MetricsURL), "GET", "/metrics", 100},
-		"the manager's probes":     {s.manager, at(s.manager.URL), "GET", "/healthz", 100},
+		"the event API":            {s.dispatcher, at(s.dispatcher.URL), "POST", "/api/v1/events", 2_000},
+		"the dispatcher's metrics": {s.dispatcher, at(s.dispatcher.MetricsURL), "GET", "/metrics", 16},
+		"the manager's metrics":    {s.manager, at(s.manager.MetricsURL), "GET", "/metrics", 16},
+		"the manager's probes":     {s.manager, at(s.manager.URL), "GET", "/healthz", 16},
 	}
 }
 

@@ -25,7 +25,7 @@ type exchange struct {
 }
 
 const (
-	// freeBytes is what a request's body may hold without asking: 2,500 connections may have as many of them.
+	// freeBytes is what a request's body may hold without asking: 2,000 connections may have as many of them.
 	freeBytes = 8 << 10
 	// keptBytes is what each part of an exchange may keep for the next request.
 	keptBytes = 64 << 10
