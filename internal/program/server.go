@@ -30,8 +30,8 @@ func Metrics(registry prometheus.Gatherer, onError promhttp.HandlerErrorHandling
 }
 
 // Observers are the limits of a listener for metrics or probes: Prometheus and the kubelet need one connection or two,
-// and take an answer within 10 s. Few more may hold an answer that nobody takes. A profile that takes longer sets its own
-// deadline.
+// and take an answer within 10 s. Few more may hold an answer that nobody takes. A profile that takes longer sets its
+// own deadline.
 func Observers() ServerLimits {
 	return ServerLimits{MaxConnections: 16, WriteTimeout: 10 * time.Second}
 }
