@@ -5,7 +5,7 @@
 //
 // Publishers post numbered events to three dispatchers and note every 202; a receiver notes what it takes. Subscriptions
 // are of all kinds: healthy, slow, failing half of the time, and hanging. Each fault ends with a comparison of the two
-// notes and with the queue's audit. `-fault-time` is how long each fault lasts: 8 s among the other tests, a minute
+// notes and with the queue's audit. `-fault-time` is how long each fault lasts: 7 s among the other tests, a minute
 // with `make test-faults`.
 package faults
 
@@ -30,9 +30,9 @@ var (
 )
 
 const (
-	short = 8 * time.Second
-	// shortForm bounds all trials with faults that are short: some eight minutes on two cores that do nothing else.
-	shortForm = 15 * time.Minute
+	short = 7 * time.Second
+	// shortForm bounds all trials with faults that are short: some five minutes on two cores that do nothing else.
+	shortForm = 10 * time.Minute
 )
 
 // takesTime counts what passes until the test has cleaned up.
