@@ -6,11 +6,10 @@ package faults
 import (
 	"context"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"nexus.io/webhooks/test/stack"
 )
 
 // whole is what one dispatcher has in flight at most: what it had sent and not settled when it died comes again.
@@ -31,12 +30,9 @@ func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
 	r := newTrial(t, expectation{holdsUp: true, duplicates: func(stops int) int { return stops * whole }})
 	stops := 0
 	r.run(func(ctx context.Context, r *trial) int {
-		for n := range inFlight {
-			r.send(n%dispatchers, "hanging", fmt.Sprint("held-", n)) // so that each has something in hand
-		}
 		for ; ctx.Err() == nil; stops++ {
 			d := r.s.Dispatchers[stops%dispatchers]
-			r.busy(d)
+			r.occupy(stops)
 			r.must(d.Signal(syscall.SIGSTOP))
 			r.pass(leaseTime + 2*time.Second)
 			r.must(d.Signal(syscall.SIGCONT))
@@ -49,11 +45,19 @@ func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
 	}
 }
 
-// busy waits until a dispatcher has more in hand than what takes 100 ms: some of it hangs for as long as it may.
-func (r *trial) busy(d *stack.Process) {
+// occupy gives the dispatcher whose turn it is deliveries that take 100 ms, and returns while it has several in hand.
+func (r *trial) occupy(turn int) {
 	r.Helper()
+	index, round := turn%dispatchers, 0
+	d := r.s.Dispatchers[index]
 	r.eventually(d.Name+" has attempts under way", func() error {
 		const least = 4
+		var group sync.WaitGroup
+		for n := range inFlight {
+			group.Go(func() { r.send(index, "slow", fmt.Sprintf("held-%d-%d-%d", turn, round, n)) })
+		}
+		round++
+		group.Wait()
 		if n := r.metrics(d)("nexus_webhook_attempts_in_flight"); n < least {
 			return fmt.Errorf("%.0f of %d", n, least)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +82,34 @@ func TestRedisDiesAndComesBack(t *testing.T) {
 	if odd := once(c.got(), accepted...); odd != "" {
 		t.Errorf("taken %s", odd)
 	}
+}
+
+// A Redis that hangs executes what it was sent meanwhile when it goes on, also what nobody waits for any more: that must
+// not hold deliveries up until its leases run out.
+func TestRedisHangsForLongerThanACallMayTake(t *testing.T) {
+	server := redistest.ForTest(t)
+	p := onServer(t, server)
+	q, c := p.run(t, nil)
+	configure(t, q, "s1")
+	publish(t, q, publication("e1", "s1")) // the queue knows Redis' clock
+	empty(t, q)
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	abandoned := publication("e2", "s1")
+	if _, err := q.Publish(t.Context(), []Publication{abandoned}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("publish while Redis hangs: %v, want ErrUnavailable", err)
+	}
+	<-time.After(500 * time.Millisecond) // Redis hangs on
+	if err := server.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	eventually(t, "what Redis took late is sent", func() bool { return len(c.got()) == 2 })
+	if took := time.Since(before); took > q.LeaseTime/4 {
+		t.Errorf("it took %v", took)
+	}
+	empty(t, q)
 }
 
 // Data that is gone is gone; but the queue works on, and knows the subscriptions again by itself.

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-func (s *shard) leaseArgs(room reservation) []any {
+func (s *shard) leaseArgs(room reservation, started time.Time) []any {
 	return []any{
 		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher,
-		milliseconds(maxSleep),
+		milliseconds(maxSleep), s.clock.reads(started.Add(callTimeout)),
 	}
 }
 
@@ -19,6 +19,7 @@ func (s *shard) leased(st *step, started time.Time, room reservation) (sleep tim
 		return s.failed(st.err), false
 	}
 	s.recovered()
+	s.clock = clock{told: number(st.reply[1]), at: time.Now()}
 	leases := s.parseLeases(st.reply, started)
 	s.take(leases, started)
 	s.q.metrics.expired.Add(float64(number(st.reply[3])))
@@ -27,6 +28,21 @@ func (s *shard) leased(st *step, started time.Time, room reservation) (sleep tim
 		wait = time.Duration(wake-number(st.reply[1])) * time.Millisecond
 	}
 	return s.pause(wait, len(leases), room.deliveries)
+}
+
+// clock is what is known of Redis' clock: what it told, and when that came. The zero one knows nothing.
+type clock struct {
+	told int64 // ms
+	at   time.Time
+}
+
+// reads is what Redis' clock shows (ms) at a time of ours, or a little less, by as long as the answer was under way; 0:
+// nobody knows.
+func (c clock) reads(t time.Time) int64 {
+	if c.told == 0 {
+		return 0
+	}
+	return c.told + t.Sub(c.at).Milliseconds()
 }
 
 // take hands leases to the consumer.

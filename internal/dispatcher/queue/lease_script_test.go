@@ -44,6 +44,16 @@ func TestLeaseScript(t *testing.T) {
 				"totals": "bytes=8 events=2 token=1 version=1", "sleepers": "me@1005001",
 			},
 		},
+		"nothing is claimed for a caller that has given up, which may come again at once": {
+			seed: func(r *rig) {
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1"})
+				r.gaveUp = r.now - 1
+			},
+			call:   func(r *rig) string { return r.lease(claim{}) },
+			answer: "[0 1000000 1000000 0 [] []]",
+			want:   map[string]string{},
+		},
 		"places bound what a subscription gets, and it leaves the line": {
 			seed: func(r *rig) {
 				two(r)

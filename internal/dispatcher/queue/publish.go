@@ -188,12 +188,13 @@ func (c *publishCall) end(err error) {
 }
 
 // publishArgs asks to lease at most so much at once.
-func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation) []any {
+func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation, started time.Time) []any {
 	s.calls++
-	args := make([]any, 0, 12+10*len(calls))
+	args := make([]any, 0, 13+10*len(calls))
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes),
-		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), s.answered, len(calls))
+		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), s.answered,
+		s.clock.reads(started.Add(callTimeout)), len(calls))
 	for _, c := range calls {
 		parts := (c.whole + maxTargets - 1) / maxTargets
 		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, c.whole, parts*len(c.payload), len(c.targets))

@@ -139,6 +139,25 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 		},
 		"none without room for deliveries": {seed: early(0, 100), call: publish, answer: "[0 [0]]", want: waits},
 		"none without room for bytes":      {seed: early(10, 3), call: publish, answer: "[0 [0]]", want: waits},
+		"none to a caller that has given up": {
+			seed: func(r *rig) {
+				early(10, 100)(r)
+				r.gaveUp = r.now - 1
+			},
+			call: publish, answer: "[0 [0]]", want: waits,
+		},
+		"one to a caller that gives up just now": {
+			seed: func(r *rig) {
+				early(10, 100)(r)
+				r.gaveUp = r.now
+			},
+			call: publish, answer: "[0 [0] [1 1000000 0]]",
+			want: map[string]string{
+				"deliveries": "d1=s1|0|1000000|4|t|e1", "payloads": "e1=t\ne1", "leases": "1:d1@1020000",
+				"sub:s1": limits + " inf=1 ver=1", "dirty": "s1@1", "totals": "bytes=4 events=1 token=1 version=1",
+				"call:q (ttl)": "1|1|[0,[0],[1,1000000,0]]",
+			},
+		},
 		"none before what waits of the same subscription": {
 			seed: func(r *rig) {
 				early(10, 100)(r)

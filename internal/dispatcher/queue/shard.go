@@ -35,6 +35,7 @@ type shard struct {
 	calls    int64 // publish calls made
 	answered int64 // the latest of them that was answered
 	outage   outage
+	clock    clock
 }
 
 func newShard(q *Queue, index int) *shard {
@@ -191,11 +192,11 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	wanted := b.wanted()
 	room := s.q.reserve(s, wanted)
 	early, late := room.split(wanted)
-	lease := &step{script: leaseScript, args: s.leaseArgs(late)}
+	lease := &step{script: leaseScript, args: s.leaseArgs(late, started)}
 	steps := make([]*step, 0, 4)
 	var publish, settle, extend *step
 	if len(b.publishes) > 0 {
-		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed, early)}
+		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed, early, started)}
 		steps = append(steps, publish)
 	}
 	if len(b.settlements) > 0 {

@@ -3,12 +3,15 @@
 -- ARGV  [1] now  [2] most deliveries  [3] most payload bytes (one delivery is given whatever its size)  [4] lease (ms)
 --       [5] smallest share of a subscription  [6] most expired leases to take back
 --       [7] the dispatcher  [8] most ms that it sleeps
+--       [9] time (ms) at which the caller gives up, 0 where it does not know Redis' clock yet
 -- Returns {token, now, wake, expired, deliveries, payloads}: wake is when there may be something to lease again (ms;
 --       not after now: at once; -1: nothing waits); deliveries is {id, record, ...}, payloads is {event, payload, ...}.
--- Never gives a delivery twice while its lease holds, never one before its time, beyond a place or a rate limit.
+-- Never gives a delivery twice while its lease holds, never one before its time, beyond a place or a rate limit, or to a
+-- caller that has given up, as when Redis hung: what it got would wait until its lease runs out.
 -- Where work is left that this dispatcher has no room for, it wakes another one that sleeps.
 local now = clock()
 local most, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
+if gave_up(now, ARGV[9]) then most = 0 end
 local deliveries = prefix .. 'deliveries'
 local back = {}   -- subscription id -> deliveries that go back to the head of fresh
 

@@ -69,6 +69,12 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- Whether the caller has given up by now: its time, where it knows one, is over.
+local function gave_up(now, time)
+  time = tonumber(time)
+  return time > 0 and now > time
+end
+
 -- A full Redis (maxmemory, noeviction) refuses what may need memory only as the first write of a script. A script that
 -- must work all the same begins with this write, which changes nothing.
 local function whatever_the_memory()

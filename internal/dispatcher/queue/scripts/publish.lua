@@ -5,7 +5,8 @@
 --       [6] most unfinished deliveries in the shard  [7] most payload bytes in the shard
 --       [8] most deliveries to lease  [9] most payload bytes to lease  [10] lease (ms)  [11] number of the caller's
 --       latest call that was answered: with it a row of calls goes on, of which confirm knows that none is missing
---       [12] events, then for each: event id, fingerprint ('' = the id cannot come twice), receipt (kept with the
+--       [12] time (ms) at which the caller gives up, 0 where it does not know Redis' clock yet
+--       [13] events, then for each: event id, fingerprint ('' = the id cannot come twice), receipt (kept with the
 --       fingerprint), payload, deliveries and payload bytes that there must be room for (of the event in all its parts; 0
 --       for a further part, which no bound refuses since the first was queued), targets, and for each target: sub,
 --       delivery
@@ -14,7 +15,8 @@
 --       where some were leased: {token, now, place...} of these among all targets of the call, from 0, ascending};
 --       or {1}: a late copy of an earlier call.
 -- Never queues a part of an event. The same call again changes nothing and gets the first answer.
--- Never leases past anything that waits: neither deliveries of the same subscription nor other subscriptions' turn.
+-- Never leases past anything that waits: neither deliveries of the same subscription nor other subscriptions' turn; and
+-- nothing to a caller that has given up, as when Redis hung.
 local now = clock()
 local present = text(now)
 local marker = prefix .. 'call:' .. ARGV[2]
@@ -36,6 +38,7 @@ local answer = {0}
 local leases_left, lease_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local token
 local leased, places = {}, {}   -- deliveries, and their places among all targets
+if gave_up(now, ARGV[12]) then leases_left = 0 end
 if leases_left > 0 and call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1] then leases_left = 0 end
 
 local function seen(e)
@@ -144,8 +147,8 @@ local function take(e)
   return result
 end
 
-local events, ids, i = {}, {}, 13
-for n = 1, tonumber(ARGV[12]) do
+local events, ids, i = {}, {}, 14
+for n = 1, tonumber(ARGV[13]) do
   local e = {
     id = ARGV[i], fingerprint = ARGV[i + 1], receipt = ARGV[i + 2], payload = ARGV[i + 3],
     deliveries = tonumber(ARGV[i + 4]), bytes = tonumber(ARGV[i + 5]), targets = {},
