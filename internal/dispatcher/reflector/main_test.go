@@ -337,6 +337,7 @@ func newBench(t *testing.T) *bench {
 	b.options = Options{
 		Config: config, Queue: b.queue, Subscriptions: b.source, Namespace: b.namespace, Identity: "one",
 		WritesPerSecond: 1000, Burst: 1000, UrgentEvery: 20 * time.Millisecond, CountersEvery: 60 * time.Millisecond,
+		CountersPause: time.Millisecond,
 		LeaseDuration: 3 * time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	return b

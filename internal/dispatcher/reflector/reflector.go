@@ -71,8 +71,11 @@ type Options struct {
 	Burst           int
 	// UrgentEvery is how often changes of state are looked for. Default: 1 second.
 	UrgentEvery time.Duration
-	// CountersEvery is how often changed counters are looked for. Default: 5 seconds.
+	// CountersEvery is how often changed counters are looked for. Default: 2 seconds.
 	CountersEvery time.Duration
+	// CountersPause is for how long after a write of a status it is not written again for its counters alone, so that
+	// subscriptions whose counters change all the time cost the Kubernetes API little. Default: 7 seconds.
+	CountersPause time.Duration
 	// LeaseDuration is how long others wait for an elected dispatcher that went silent, in whole seconds. Default: 15
 	// seconds.
 	LeaseDuration time.Duration
@@ -87,7 +90,8 @@ const (
 	defaultWritesPerSecond = 20
 	defaultBurst           = 40
 	defaultUrgentEvery     = time.Second
-	defaultCountersEvery   = 5 * time.Second
+	defaultCountersEvery   = 2 * time.Second
+	defaultCountersPause   = 7 * time.Second
 	defaultLeaseDuration   = 15 * time.Second
 	complainEvery          = 30 * time.Second
 	readyEvery             = 100 * time.Millisecond
@@ -108,6 +112,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.CountersEvery <= 0 {
 		o.CountersEvery = defaultCountersEvery
+	}
+	if o.CountersPause <= 0 {
+		o.CountersPause = defaultCountersPause
 	}
 	if o.LeaseDuration <= 0 {
 		o.LeaseDuration = defaultLeaseDuration

@@ -285,12 +285,36 @@ func TestStateArrivesWithinTwoSecondsAndCountersWithinTen(t *testing.T) {
 	b := newBench(t)
 	id, _ := b.subscribe("timely")
 	b.follow()
-	b.start(func(o *Options) { o.UrgentEvery, o.CountersEvery, o.WritesPerSecond, o.Burst = 0, 0, 0, 0 })
+	b.start(func(o *Options) {
+		o.UrgentEvery, o.CountersEvery, o.CountersPause, o.WritesPerSecond, o.Burst = 0, 0, 0, 0, 0
+	})
 	b.eventually("timely", v1alpha1.ReasonNoDeliveryYet)
 	b.queue.set(true, success(id, 1))
 	within(t, 2*time.Second, "the state", func() bool { return b.delivering("timely").Reason == v1alpha1.ReasonDelivered })
 	b.queue.set(false, success(id, 2))
 	within(t, 10*time.Second, "the counters", func() bool { return b.get("timely").Status.Delivery.Successful == 2 })
+}
+
+func TestCountersThatChangeAllTheTimeAreWrittenNowAndThen(t *testing.T) {
+	b := newBench(t)
+	const pause, busy = time.Second, 3500 * time.Millisecond
+	id, _ := b.subscribe("busy")
+	b.follow()
+	b.start(func(o *Options) { o.CountersPause = pause })
+	b.eventually("busy", v1alpha1.ReasonNoDeliveryYet)
+	before, n := b.writes.Load(), int64(0)
+	for end := time.Now().Add(busy); time.Now().Before(end); {
+		n++
+		b.queue.set(false, success(id, n))
+		<-time.After(10 * time.Millisecond)
+	}
+	if writes := b.writes.Load() - before; writes < int64(busy/pause)-1 || writes > int64(busy/pause)+1 {
+		t.Errorf("%d writes in %s, with a pause of %s", writes, busy, pause)
+	}
+	b.queue.set(true, success(id, n+1))
+	within(t, pause/2, "a change of state", func() bool { return b.get("busy").Status.Delivery.Successful == n+1 })
+	b.queue.set(false, success(id, n+2))
+	within(t, 2*pause, "the last counters", func() bool { return b.get("busy").Status.Delivery.Successful == n+2 })
 }
 
 func TestReflectorWithoutAQueueAsksItOnceInAWhile(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,12 +40,16 @@ type term struct {
 	// written holds what a write returned until the cache has it too: compared with an older object, a report that goes
 	// back to what was before would seem to need no write.
 	written map[string]*v1alpha1.WebhookSubscription
+	// resting says by ID until when counters alone are no reason to write.
+	resting map[string]time.Time
 
 	nextUrgent, nextCounters, nextScan time.Time
 }
 
 func newTerm(r *Reflector) *term {
-	return &term{r: r, backlog: newBacklog(), written: map[string]*v1alpha1.WebhookSubscription{}}
+	return &term{
+		r: r, backlog: newBacklog(), written: map[string]*v1alpha1.WebhookSubscription{}, resting: map[string]time.Time{},
+	}
 }
 
 func (t *term) run(ctx context.Context) {
@@ -92,6 +97,7 @@ func (t *term) look(ctx context.Context) {
 	t.list(ctx, true)
 	if !now.Before(t.nextCounters) {
 		t.nextCounters = now.Add(t.r.options.CountersEvery)
+		maps.DeleteFunc(t.resting, func(_ string, until time.Time) bool { return !now.Before(until) })
 		t.list(ctx, false)
 		t.forgetWritten()
 	}
@@ -101,13 +107,15 @@ func (t *term) list(ctx context.Context, urgent bool) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	all, _ := t.backlog.len(time.Now())
-	changed, err := t.r.options.Queue.Changed(ctx, min(all+lookAhead, lookAtMost), urgent)
+	changed, err := t.r.options.Queue.Changed(ctx, min(all+len(t.resting)+lookAhead, lookAtMost), urgent)
 	if err != nil {
 		t.complain(ctx, "Looking for changed statistics", err)
 		return
 	}
 	for _, s := range changed {
-		t.backlog.add(urgent, s.SubscriptionID)
+		if _, rests := t.resting[s.SubscriptionID]; urgent || !rests {
+			t.backlog.add(urgent, s.SubscriptionID)
+		}
 	}
 }
 
@@ -256,6 +264,7 @@ func (t *term) conclude(ctx context.Context, c *change) bool {
 	case c.err == nil:
 		t.r.metrics.writes.WithLabelValues(resultWritten).Inc()
 		t.written[c.work.id] = c.result
+		t.resting[c.work.id] = time.Now().Add(t.r.options.CountersPause)
 		return true
 	case apierrors.IsNotFound(c.err):
 		t.r.metrics.writes.WithLabelValues(resultGone).Inc()
