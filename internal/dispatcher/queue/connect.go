@@ -24,6 +24,8 @@ const (
 	// repeats says that go-redis sends nothing a second time by itself: whether a call was repeated must be known, since
 	// it may have been executed before its answer got lost. (Redis Cluster's client repeats where nodes change.)
 	repeats = -1
+	// forever is the patience of a client without a timeout.
+	forever = 365 * 24 * time.Hour
 )
 
 // go-redis would write a line of its own for every attempt to connect; a shard says once that Redis is away.
@@ -68,6 +70,21 @@ func ConnectFor(address string, shards int) (Client, error) {
 	default:
 		return connectOne(address, p, pool)
 	}
+}
+
+// patienceOf is how long after its start an answer is still heard, with a margin for its way.
+func patienceOf(c Client) time.Duration {
+	timeout := callTimeout
+	switch c := c.(type) {
+	case *redis.Client:
+		timeout = c.Options().ReadTimeout
+	case *redis.ClusterClient:
+		timeout = c.Options().ReadTimeout
+	}
+	if timeout <= 0 {
+		return forever
+	}
+	return timeout - timeout/20
 }
 
 // parts of an address, still encoded.

@@ -9,7 +9,7 @@ import (
 func (s *shard) leaseArgs(room reservation, started time.Time) []any {
 	return []any{
 		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher,
-		milliseconds(maxSleep), s.clock.reads(started.Add(callTimeout)),
+		milliseconds(maxSleep), s.redisTime.at(started.Add(s.q.patience)),
 	}
 }
 
@@ -19,7 +19,6 @@ func (s *shard) leased(st *step, started time.Time, room reservation) (sleep tim
 		return s.failed(st.err), false
 	}
 	s.recovered()
-	s.clock = clock{told: number(st.reply[1]), at: time.Now()}
 	leases := s.parseLeases(st.reply, started)
 	s.take(leases, started)
 	s.q.metrics.expired.Add(float64(number(st.reply[3])))
@@ -30,19 +29,19 @@ func (s *shard) leased(st *step, started time.Time, room reservation) (sleep tim
 	return s.pause(wait, len(leases), room.deliveries)
 }
 
-// clock is what is known of Redis' clock: what it told, and when that came. The zero one knows nothing.
-type clock struct {
+// redisTime is what is known of Redis' clock: what it told, and when that came. The zero one knows nothing.
+type redisTime struct {
 	told int64 // ms
-	at   time.Time
+	came time.Time
 }
 
-// reads is what Redis' clock shows (ms) at a time of ours, or a little less, by as long as the answer was under way; 0:
-// nobody knows.
-func (c clock) reads(t time.Time) int64 {
+// at is what Redis' clock shows (ms) at a time of ours, or less, by as long as the answer was under way; 0: nobody knows.
+// One that is too low costs a round trip that leases nothing, and tells the time anew.
+func (c redisTime) at(t time.Time) int64 {
 	if c.told == 0 {
 		return 0
 	}
-	return c.told + t.Sub(c.at).Milliseconds()
+	return c.told + t.Sub(c.came).Milliseconds()
 }
 
 // take hands leases to the consumer.

@@ -48,7 +48,7 @@ func TestLeaseScript(t *testing.T) {
 			seed: func(r *rig) {
 				two(r)
 				r.publish(pub{id: "e1", targets: "s1/d1"})
-				r.gaveUp = r.now - 1
+				r.givesUp = r.now - 1
 			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1000000 1000000 0 [] []]",

@@ -194,7 +194,7 @@ func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation, s
 	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes),
 		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), s.answered,
-		s.clock.reads(started.Add(callTimeout)), len(calls))
+		s.redisTime.at(started.Add(s.q.patience)), len(calls))
 	for _, c := range calls {
 		parts := (c.whole + maxTargets - 1) / maxTargets
 		args = append(args, c.id, c.fingerprint, c.receipt, c.payload, c.whole, parts*len(c.payload), len(c.targets))

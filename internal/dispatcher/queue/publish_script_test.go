@@ -142,14 +142,14 @@ func TestPublishScriptLeasesWhatNeedNotWait(t *testing.T) {
 		"none to a caller that has given up": {
 			seed: func(r *rig) {
 				early(10, 100)(r)
-				r.gaveUp = r.now - 1
+				r.givesUp = r.now - 1
 			},
 			call: publish, answer: "[0 [0]]", want: waits,
 		},
 		"one to a caller that gives up just now": {
 			seed: func(r *rig) {
 				early(10, 100)(r)
-				r.gaveUp = r.now
+				r.givesUp = r.now
 			},
 			call: publish, answer: "[0 [0] [1 1000000 0]]",
 			want: map[string]string{

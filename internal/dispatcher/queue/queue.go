@@ -81,6 +81,7 @@ type Queue struct {
 	instance string // names this Queue among all that ever publish
 	shards   []*shard
 	metrics  *metrics
+	patience time.Duration // of a round trip: what Redis does later nobody hears
 
 	walks chan struct{} // holds one token for each that looks through the unfinished deliveries
 	begun chan struct{} // holds one token while an operation was begun here that nobody has looked at
@@ -117,7 +118,7 @@ func New(o Options) (*Queue, error) {
 	}
 	q := &Queue{
 		Options: o, client: o.Client, instance: uuid.NewString(), walks: make(chan struct{}, maxWalks),
-		begun: make(chan struct{}, 1),
+		begun: make(chan struct{}, 1), patience: patienceOf(o.Client),
 	}
 	for i := range o.Shards {
 		q.shards = append(q.shards, newShard(q, i))

@@ -56,7 +56,7 @@ type rig struct {
 	most              int // unfinished deliveries
 	bytes             int // of payloads
 	early, earlyBytes int // deliveries and payload bytes that publish may lease
-	gaveUp            int64
+	givesUp           int64
 }
 
 func newRig(t testing.TB) *rig {
@@ -129,7 +129,7 @@ func (r *rig) publishAs(number int, events ...pub) string {
 
 func (r *rig) publishArgs(number int, events ...pub) []any {
 	args := []any{"q", number, 60_000, 60_000, r.most, r.bytes, r.early, r.earlyBytes, leaseMillis, number - 1,
-		r.gaveUp, len(events)}
+		r.givesUp, len(events)}
 	for _, e := range events {
 		args = append(args, e.args()...)
 	}
@@ -162,7 +162,7 @@ func (r *rig) leaseRaw(c claim) []any {
 	if c.dispatcher == "" {
 		c.dispatcher = "me"
 	}
-	reply, ok := r.run(leaseScript, c.most, c.bytes, leaseMillis, c.share, c.expired, c.dispatcher, 5000, r.gaveUp).([]any)
+	reply, ok := r.run(leaseScript, c.most, c.bytes, leaseMillis, c.share, c.expired, c.dispatcher, 5000, r.givesUp).([]any)
 	if !ok || len(reply) != 6 {
 		r.t.Fatalf("lease answered %v", reply)
 	}

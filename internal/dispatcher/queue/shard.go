@@ -30,12 +30,12 @@ type shard struct {
 	unconfirmed unconfirmed
 
 	// Of the goroutine of run alone:
-	held     map[string]time.Time // token:delivery -> when it was leased or last extended
-	extended time.Time
-	calls    int64 // publish calls made
-	answered int64 // the latest of them that was answered
-	outage   outage
-	clock    clock
+	held      map[string]time.Time // token:delivery -> when it was leased or last extended
+	extended  time.Time
+	calls     int64 // publish calls made
+	answered  int64 // the latest of them that was answered
+	outage    outage
+	redisTime redisTime
 }
 
 func newShard(q *Queue, index int) *shard {
@@ -210,6 +210,9 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	}
 	steps = append(steps, lease)
 	again := s.q.roundTrip(ctx, s.keys, steps)
+	if lease.err == nil {
+		s.redisTime = redisTime{told: number(lease.reply[1]), came: time.Now()}
+	}
 
 	if publish != nil {
 		s.answer(b.publishes, publish, started)

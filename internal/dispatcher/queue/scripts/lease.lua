@@ -11,7 +11,8 @@
 -- Where work is left that this dispatcher has no room for, it wakes another one that sleeps.
 local now = clock()
 local most, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
-if gave_up(now, ARGV[9]) then most = 0 end
+local late = gave_up(now, ARGV[9])
+if late then most = 0 end
 local deliveries = prefix .. 'deliveries'
 local back = {}   -- subscription id -> deliveries that go back to the head of fresh
 
@@ -163,13 +164,15 @@ sooner(call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES'))
 -- Sleepers by the time (ms) to which they sleep. One whose time is over is awake or dead.
 local sleepers, until_at = prefix .. 'sleepers', now + tonumber(ARGV[8])
 if wake_at >= 0 and wake_at <= now then
-  call('ZREM', sleepers, ARGV[7])
+  if not late then call('ZREM', sleepers, ARGV[7]) end   -- else it sleeps since a later call of its own
   local other = call('ZRANGE', sleepers, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
   if other then
     call('ZREM', sleepers, other)
     call('ZREMRANGEBYSCORE', sleepers, '-inf', '(' .. now)
     call('PUBLISH', prefix .. 'wake:' .. other, now)
   end
+elseif late then
+  wake_at = now   -- if somebody hears it after all
 elseif most == 0 then
   call('ZREM', sleepers, ARGV[7])
 else
