@@ -27,8 +27,9 @@ func TestDispatchersThatAreKilled(t *testing.T) {
 
 // One that sleeps for longer than its leases last must not settle what others have done meanwhile.
 func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
-	r := newTrial(t, expectation{holdsUp: true, duplicates: func(stops int) int { return stops * whole }})
+	r := newTrial(t, expectation{holdsUp: true, duplicates: func(stops int) int { return stops * (whole + inFlight) }})
 	stops := 0
+	r.subscribe("long", r.s.Receiver.URL+"/slow/1000/l")
 	r.run(func(ctx context.Context, r *trial) int {
 		for ; ctx.Err() == nil; stops++ {
 			d := r.s.Dispatchers[stops%dispatchers]
@@ -45,7 +46,7 @@ func TestADispatcherThatIsStoppedForLongerThanItsLeases(t *testing.T) {
 	}
 }
 
-// occupy gives the dispatcher whose turn it is deliveries that take 100 ms, and returns while it has several in hand.
+// occupy gives the dispatcher whose turn it is deliveries that take a second, and returns while it has several in hand.
 func (r *trial) occupy(turn int) {
 	r.Helper()
 	index, round := turn%dispatchers, 0
@@ -54,7 +55,7 @@ func (r *trial) occupy(turn int) {
 		const least = 4
 		var group sync.WaitGroup
 		for n := range inFlight {
-			group.Go(func() { r.send(index, "slow", fmt.Sprintf("held-%d-%d-%d", turn, round, n)) })
+			group.Go(func() { r.send(index, "long", fmt.Sprintf("held-%d-%d-%d", turn, round, n)) })
 		}
 		round++
 		group.Wait()

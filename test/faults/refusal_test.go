@@ -33,6 +33,9 @@ func TestARedisThatDoesNotSuitIsRefused(t *testing.T) {
 			say:   "maxmemory-policy is allkeys-lru, so a full Redis would drop accepted events: set maxmemory-policy noeviction",
 		},
 		"durability disk without a log": {flags: []string{"--durability=disk"}, say: "appendonly is off, so that --durability=disk"},
+		"durability disk without WAITAOF": {
+			redis: []string{"--appendonly", "yes"}, flags: []string{"--durability=disk"}, say: "it refuses WAITAOF, which --durability=disk rests on",
+		},
 		"durability replica without WAIT": {
 			redis: []string{"--rename-command", "WAIT", ""}, flags: []string{"--durability=replica"}, say: "it refuses WAIT",
 		},
