@@ -35,7 +35,7 @@ type redisTime struct {
 	came time.Time
 }
 
-// at is what Redis' clock shows (ms) at a time of ours, or less, by as long as the answer was under way; 0: nobody knows.
+// at is what Redis' clock shows (ms) at a time of ours, or less, by what the answer was under way; 0: nobody knows.
 // One that is too low costs a round trip that leases nothing, and tells the time anew.
 func (c redisTime) at(t time.Time) int64 {
 	if c.told == 0 {
