@@ -32,7 +32,7 @@ var shifts = [dispatchers]time.Duration{0, 5 * time.Minute, -5 * time.Minute}
 func TestClocksThatAreWrong(t *testing.T) {
 	program := buildShifted(t)
 	r, _ := newKubernetesTrial(t) // past TLS: to a clock that is behind, a young certificate is not valid yet
-	r.want.duplicates = func(kills int) int { return kills * whole }
+	r.want.duplicates = func(kills int) int { return kills * (whole + inFlight) }
 	// It takes longer than a lease lasts.
 	r.create("long", r.s.Receiver.URL+"/slow/5500/l", func(spec *v1alpha1.WebhookSubscriptionSpec) {
 		spec.TimeoutSeconds = new(int32(20))

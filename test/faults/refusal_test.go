@@ -24,9 +24,10 @@ func TestARedisThatDoesNotSuitIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		redis []string
-		flags []string
-		say   string
+		valkey bool // its WAITAOF can be taken away, and Debian's Redis may have none
+		redis  []string
+		flags  []string
+		say    string
 	}{
 		"a policy that evicts": {
 			redis: []string{"--maxmemory", "2gb", "--maxmemory-policy", "allkeys-lru"},
@@ -34,14 +35,19 @@ func TestARedisThatDoesNotSuitIsRefused(t *testing.T) {
 		},
 		"durability disk without a log": {flags: []string{"--durability=disk"}, say: "appendonly is off, so that --durability=disk"},
 		"durability disk without WAITAOF": {
-			redis: []string{"--appendonly", "yes"}, flags: []string{"--durability=disk"}, say: "it refuses WAITAOF, which --durability=disk rests on",
+			valkey: true, redis: []string{"--appendonly", "yes", "--rename-command", "WAITAOF", ""},
+			flags: []string{"--durability=disk"}, say: "it refuses WAITAOF, which --durability=disk rests on",
 		},
 		"durability replica without WAIT": {
 			redis: []string{"--rename-command", "WAIT", ""}, flags: []string{"--durability=replica"}, say: "it refuses WAIT",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			redis := redistest.ForTest(t, c.redis...)
+			start := redistest.ForTest
+			if c.valkey {
+				start = redistest.WithWAITAOF
+			}
+			redis := start(t, c.redis...)
 			args := append([]string{
 				"--kubeconfig=" + kubeconfig, "--listen-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0",
 				"--redis-url=" + redis.URL(),

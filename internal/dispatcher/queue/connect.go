@@ -72,7 +72,8 @@ func ConnectFor(address string, shards int) (Client, error) {
 	}
 }
 
-// patienceOf is how long after its start an answer is still heard, with a margin for its way.
+// patienceOf is how long after the start of a round trip its answer is still heard, with a margin for its way. One that
+// waits long for a connection, or sends much, may be heard later: then it has leased nothing, and the next one does.
 func patienceOf(c Client) time.Duration {
 	timeout := callTimeout
 	switch c := c.(type) {

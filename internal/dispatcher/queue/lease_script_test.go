@@ -379,6 +379,48 @@ func TestLeaseScriptKeepsTheRate(t *testing.T) {
 	})
 }
 
+// A call that comes late wakes the one that slept last, which may be its own caller, since it lives.
+func TestALateLeaseWakesTheLatestSleeper(t *testing.T) {
+	tests := map[string]func(*rig){
+		"what waits": func(r *rig) { r.publish(pub{id: "e1", targets: "s1/d1"}) },
+		"what will be due": func(r *rig) {
+			r.early = 1
+			r.publish(pub{id: "e1", targets: "s1/d1"})
+			r.settle(end{delivery: "d1", token: 1, result: Retry, delay: 60_000, status: 500})
+		},
+	}
+	for name, bring := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			two(r)
+			heard := r.client.Subscribe(t.Context(), r.keys.wake("other"), r.keys.wake("me"))
+			defer func() { _ = heard.Close() }()
+			for range 2 {
+				if _, err := heard.Receive(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.lease(claim{dispatcher: "other"})
+			r.now++
+			r.lease(claim{dispatcher: "me"})
+			bring(r)
+			r.givesUp = r.now - 1
+			r.lease(claim{dispatcher: "me"})
+			if left := r.state()["sleepers"]; left != "other@1005000" {
+				t.Errorf("sleepers: %q", left)
+			}
+			message, err := heard.ReceiveTimeout(t.Context(), 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := fmt.Sprint(message); !strings.Contains(text, "wake:me") {
+				t.Errorf("heard %s, want the wake-up of the latest", text)
+			}
+			r.audit()
+		})
+	}
+}
+
 func TestLeaseScriptWakesOneThatSleeps(t *testing.T) {
 	r := newRig(t)
 	two(r)

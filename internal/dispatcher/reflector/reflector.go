@@ -73,8 +73,8 @@ type Options struct {
 	UrgentEvery time.Duration
 	// CountersEvery is how often changed counters are looked for. Default: 2 seconds.
 	CountersEvery time.Duration
-	// CountersPause is for how long after a write of a status it is not written again for its counters alone, so that
-	// subscriptions whose counters change all the time cost the Kubernetes API little. Default: 7 seconds.
+	// CountersPause is for how long after its counters were read a status that was written is not written again for
+	// counters alone, so that those that change all the time cost the Kubernetes API little. Default: 6 seconds.
 	CountersPause time.Duration
 	// LeaseDuration is how long others wait for an elected dispatcher that went silent, in whole seconds. Default: 15
 	// seconds.
@@ -91,7 +91,7 @@ const (
 	defaultBurst           = 40
 	defaultUrgentEvery     = time.Second
 	defaultCountersEvery   = 2 * time.Second
-	defaultCountersPause   = 7 * time.Second
+	defaultCountersPause   = 6 * time.Second
 	defaultLeaseDuration   = 15 * time.Second
 	complainEvery          = 30 * time.Second
 	readyEvery             = 100 * time.Millisecond

@@ -107,7 +107,7 @@ func (t *term) list(ctx context.Context, urgent bool) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	all, _ := t.backlog.len(time.Now())
-	changed, err := t.r.options.Queue.Changed(ctx, min(all+len(t.resting)+lookAhead, lookAtMost), urgent)
+	changed, err := t.r.options.Queue.Changed(ctx, len(t.resting)+min(all+lookAhead, lookAtMost), urgent)
 	if err != nil {
 		t.complain(ctx, "Looking for changed statistics", err)
 		return
@@ -167,6 +167,7 @@ type change struct {
 	object     *v1alpha1.WebhookSubscription
 	report     report
 	statistics queue.Statistics
+	read       time.Time // before the statistics were
 
 	result *v1alpha1.WebhookSubscription
 	err    error
@@ -217,6 +218,7 @@ func (t *term) round(ctx context.Context) (waitFor time.Duration) {
 	for i, w := range taken {
 		ids[i] = w.id
 	}
+	read := time.Now()
 	statistics, err := t.statistics(ctx, ids)
 	if err != nil {
 		t.complain(ctx, "Reading statistics", err)
@@ -225,12 +227,15 @@ func (t *term) round(ctx context.Context) (waitFor time.Duration) {
 		}
 		return 0
 	}
-	t.settle(ctx, t.write(ctx, taken, statistics))
+	t.settle(ctx, t.write(ctx, taken, statistics, read))
 	return 0
 }
 
-// write makes the changes that are needed. It returns what the statuses say now.
-func (t *term) write(ctx context.Context, taken []*work, statistics map[string]queue.Statistics) []queue.Statistics {
+// write makes the changes that are needed, by statistics that were read after a time. It returns what the statuses say
+// now.
+func (t *term) write(
+	ctx context.Context, taken []*work, statistics map[string]queue.Statistics, read time.Time,
+) []queue.Statistics {
 	var right []queue.Statistics
 	var changes []*change
 	writing := errgroup.Group{}
@@ -242,7 +247,7 @@ func (t *term) write(ctx context.Context, taken []*work, statistics map[string]q
 			continue
 		}
 		t.r.budget.Allow() // there is enough for all that were taken
-		c.work = w
+		c.work, c.read = w, read
 		changes = append(changes, c)
 		writing.Go(func() error {
 			c.result, c.err = t.r.api.apply(ctx, c.object, c.report)
@@ -264,7 +269,7 @@ func (t *term) conclude(ctx context.Context, c *change) bool {
 	case c.err == nil:
 		t.r.metrics.writes.WithLabelValues(resultWritten).Inc()
 		t.written[c.work.id] = c.result
-		t.resting[c.work.id] = time.Now().Add(t.r.options.CountersPause)
+		t.resting[c.work.id] = c.read.Add(t.r.options.CountersPause)
 		return true
 	case apierrors.IsNotFound(c.err):
 		t.r.metrics.writes.WithLabelValues(resultGone).Inc()

@@ -163,16 +163,18 @@ sooner(call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES'))
 sooner(call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES'))
 -- Sleepers by the time (ms) to which they sleep. One whose time is over is awake or dead.
 local sleepers, until_at = prefix .. 'sleepers', now + tonumber(ARGV[8])
-if wake_at >= 0 and wake_at <= now then
-  if not late then call('ZREM', sleepers, ARGV[7]) end   -- else it sleeps since a later call of its own
-  local other = call('ZRANGE', sleepers, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
-  if other then
-    call('ZREM', sleepers, other)
-    call('ZREMRANGEBYSCORE', sleepers, '-inf', '(' .. now)
-    call('PUBLISH', prefix .. 'wake:' .. other, now)
-  end
-elseif late then
-  wake_at = now   -- if somebody hears it after all
+local function wake(other)
+  if not other then return end
+  call('ZREM', sleepers, other)
+  call('ZREMRANGEBYSCORE', sleepers, '-inf', '(' .. now)
+  call('PUBLISH', prefix .. 'wake:' .. other, now)
+end
+if late then   -- the caller may sleep since a later call of its own, and nobody knows when what came late is due
+  if wake_at >= 0 then wake(call('ZRANGE', sleepers, '+inf', now, 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]) end
+  wake_at = now
+elseif wake_at >= 0 and wake_at <= now then
+  call('ZREM', sleepers, ARGV[7])
+  wake(call('ZRANGE', sleepers, now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1])
 elseif most == 0 then
   call('ZREM', sleepers, ARGV[7])
 else
