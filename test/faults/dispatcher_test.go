@@ -57,8 +57,8 @@ func (r *trial) occupy(turn int) {
 		for n := range inFlight {
 			group.Go(func() { r.send(index, "long", fmt.Sprintf("held-%d-%d-%d", turn, round, n)) })
 		}
-		round++
 		group.Wait()
+		round++
 		if n := r.metrics(d)("nexus_webhook_attempts_in_flight"); n < least {
 			return fmt.Errorf("%.0f of %d", n, least)
 		}
