@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -393,13 +394,7 @@ func TestALateLeaseWakesTheLatestSleeper(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			two(r)
-			heard := r.client.Subscribe(t.Context(), r.keys.wake("other"), r.keys.wake("me"))
-			defer func() { _ = heard.Close() }()
-			for range 2 {
-				if _, err := heard.Receive(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
+			woken := r.wakeUps("other", "me")
 			r.lease(claim{dispatcher: "other"})
 			r.now++
 			r.lease(claim{dispatcher: "me"})
@@ -409,12 +404,8 @@ func TestALateLeaseWakesTheLatestSleeper(t *testing.T) {
 			if left := r.state()["sleepers"]; left != "other@1005000" {
 				t.Errorf("sleepers: %q", left)
 			}
-			message, err := heard.ReceiveTimeout(t.Context(), 5*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if text := fmt.Sprint(message); !strings.Contains(text, "wake:me") {
-				t.Errorf("heard %s, want the wake-up of the latest", text)
+			if name := woken(); name != "me" {
+				t.Errorf("%s was woken, want the latest", name)
 			}
 			r.audit()
 		})
@@ -424,13 +415,7 @@ func TestALateLeaseWakesTheLatestSleeper(t *testing.T) {
 func TestLeaseScriptWakesOneThatSleeps(t *testing.T) {
 	r := newRig(t)
 	two(r)
-	heard := r.client.Subscribe(t.Context(), r.keys.wake("other"), r.keys.wake("me"), r.keys.wake("dead"))
-	defer func() { _ = heard.Close() }()
-	for range 3 {
-		if _, err := heard.Receive(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	woken := r.wakeUps("other", "me", "dead")
 	r.lease(claim{dispatcher: "dead"})
 	r.now += 5001
 	r.lease(claim{dispatcher: "me"})
@@ -441,12 +426,35 @@ func TestLeaseScriptWakesOneThatSleeps(t *testing.T) {
 	if after := r.state(); before["sleepers"] != "dead@1005000 me@1010001 other@1010001" || after["sleepers"] != "" {
 		t.Errorf("sleepers: %q, then %q", before["sleepers"], after["sleepers"])
 	}
-	message, err := heard.ReceiveTimeout(t.Context(), 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := fmt.Sprint(message); !strings.Contains(text, "wake:other") {
-		t.Errorf("heard %s, want the wake-up of the other", text)
+	if name := woken(); name != "other" {
+		t.Errorf("%s was woken, want the other", name)
 	}
 	r.audit()
+}
+
+// wakeUps listens for these dispatchers. The function that it returns names the one that is woken next.
+func (r *rig) wakeUps(dispatchers ...string) (next func() string) {
+	r.t.Helper()
+	names, channels := map[string]string{}, []string{}
+	for _, name := range dispatchers {
+		names[r.keys.wake(name)] = name
+		channels = append(channels, r.keys.wake(name))
+	}
+	heard := r.client.Subscribe(r.t.Context(), channels...)
+	r.t.Cleanup(func() { _ = heard.Close() })
+	for range channels {
+		if _, err := heard.Receive(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return func() string {
+		r.t.Helper()
+		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+		defer cancel()
+		message, err := heard.ReceiveMessage(ctx)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return names[message.Channel]
+	}
 }

@@ -53,10 +53,10 @@ type rig struct {
 	keys              keys
 	now               int64
 	calls             int
-	most              int // unfinished deliveries
-	bytes             int // of payloads
-	early, earlyBytes int // deliveries and payload bytes that publish may lease
-	givesUp           int64
+	most              int   // unfinished deliveries
+	bytes             int   // of payloads
+	early, earlyBytes int   // deliveries and payload bytes that publish may lease
+	givesUp           int64 // when the caller does, 0: never
 }
 
 func newRig(t testing.TB) *rig {
