@@ -27,6 +27,7 @@ var violations = map[int64]string{
 	18: "bytes of the outbox are wrong", 19: "bytes of earlier attempts are wrong",
 	20: "delivery is in the queue and in the history",
 	21: "mark for the reflector and the subscription disagree", 22: "count of the retrying is wrong",
+	23: "lease holds no delivery",
 }
 
 // Audit checks the whole queue and returns what is wrong and how many unfinished deliveries it saw. It holds Redis

@@ -53,7 +53,10 @@ func TestAuditFindsWhatIsBroken(t *testing.T) {
 			return []any{[]any{"RPUSH", key(r, "fresh:s1"), "d9"}, miscount(r, "s1", "fr", 1)}
 		}},
 		"a lease without a record": {code: 3, want: "d9", torn: func(r *rig) []any {
-			return []any{[]any{"ZADD", key(r, "leases"), 1, "9:d9"}}
+			return []any{[]any{"ZADD", key(r, "leases"), 1, "9"}, []any{"SADD", key(r, "claims:9"), "d9"}}
+		}},
+		"a lease of nothing": {code: 23, want: "9", torn: func(r *rig) []any {
+			return []any{[]any{"ZADD", key(r, "leases"), 1, "9"}}
 		}},
 		"a record of another subscription": {code: 4, want: "d2", torn: func(r *rig) []any {
 			return []any{[]any{"HSET", r.keys.deliveries(), "d2", "s2|0|1000000|4|t|e1"}}

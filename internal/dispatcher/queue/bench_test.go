@@ -61,7 +61,7 @@ func benchmarkScripts(b *testing.B, batch int, early bool) {
 			_, delivery, _ := strings.Cut(e.targets, "/")
 			ends[i] = end{delivery: delivery, token: token, result: Done, status: 200, took: 5, attempt: attempt}
 		}
-		if n := r.client.ZCard(b.Context(), r.keys.prefix+"leases").Val(); n != int64(batch) {
+		if n := r.client.SCard(b.Context(), r.keys.prefix+"claims:"+strconv.Itoa(token)).Val(); n != int64(batch) {
 			b.Fatalf("leased %d of %d", n, batch)
 		}
 		measure("settle", func() { r.settle(ends...) })

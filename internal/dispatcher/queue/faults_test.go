@@ -224,6 +224,35 @@ func TestFullRedisRefusesEventsAndFinishesDeliveries(t *testing.T) {
 	}
 }
 
+// Settlements make room, so they must not be held up by the events that come with them.
+func TestAFullRedisRefusesOnlyTheEventsOfATrip(t *testing.T) {
+	r := newRig(t)
+	r.client = redistest.ForTest(t).Client()
+	t.Cleanup(func() { _ = r.client.Close() })
+	two(r)
+	r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"})
+	r.lease(claim{most: 1})
+	if err := r.client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.calls++
+	answers := r.trip([4][]any{
+		publishPart: r.publishArgs(r.calls, pub{id: "e2", targets: "s1/d3"}),
+		settlePart:  settling(end{delivery: "d1", token: 1, result: Done}),
+		leasePart:   r.leasing(claim{}),
+	})
+	if refused, _ := answers[publishPart].(string); !strings.HasPrefix(refused, "OOM") {
+		t.Errorf("publish answered %v", answers[publishPart])
+	}
+	if got := fmt.Sprint(answers[settlePart], answers[leasePart]); !strings.HasPrefix(got, "[1] [2 1000000") {
+		t.Errorf("settle and lease answered %s", got)
+	}
+	r.audit()
+	if state := r.state(); state["deliveries"] != "d2=s2|0|1000000|4|t|e1" {
+		t.Errorf("deliveries: %s", state["deliveries"])
+	}
+}
+
 // A dispatcher without room hands its work to one that sleeps.
 func TestSleepingDispatcherIsWoken(t *testing.T) {
 	p := onServer(t, common)

@@ -8,23 +8,23 @@ import (
 
 func (s *shard) leaseArgs(room reservation, started time.Time) []any {
 	return []any{
-		"", room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher,
+		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), fairShare, maxLease, s.q.Dispatcher,
 		milliseconds(maxSleep), s.redisTime.at(started.Add(s.q.patience)),
 	}
 }
 
 // leased hands what came to the consumer and returns how long the shard may sleep, and whether it lacks room.
-func (s *shard) leased(st *step, started time.Time, room reservation) (sleep time.Duration, hungry bool) {
-	if st.err != nil {
-		return s.failed(st.err), false
+func (s *shard) leased(p *part, started time.Time, room reservation) (sleep time.Duration, hungry bool) {
+	if p.err != nil {
+		return s.failed(p.err), false
 	}
 	s.recovered()
-	leases := s.parseLeases(st.reply, started)
+	leases := s.parseLeases(p.reply, started)
 	s.take(leases, started)
-	s.q.metrics.expired.Add(float64(number(st.reply[3])))
+	s.q.metrics.expired.Add(float64(number(p.reply[3])))
 	wait := maxSleep
-	if wake := number(st.reply[2]); wake >= 0 {
-		wait = time.Duration(wake-number(st.reply[1])) * time.Millisecond
+	if wake := number(p.reply[2]); wake >= 0 {
+		wait = time.Duration(wake-number(p.reply[1])) * time.Millisecond
 	}
 	return s.pause(wait, len(leases), room.deliveries)
 }
@@ -44,12 +44,10 @@ func (c redisTime) at(t time.Time) int64 {
 	return c.told + t.Sub(c.came).Milliseconds()
 }
 
-// take hands leases to the consumer.
+// take hands the leases of one call to the consumer.
 func (s *shard) take(leases []Lease, started time.Time) {
-	for i := range leases {
-		s.held[member(leases[i].Token, leases[i].DeliveryID)] = started
-	}
 	if len(leases) > 0 {
+		s.held[leases[0].Token] = holding{started, len(leases)}
 		s.q.consumer.Take(leases)
 	}
 }
@@ -91,11 +89,6 @@ func parseRecord(record string) Lease {
 		base, _ = strconv.Atoi(more[1])
 	}
 	return Lease{SubscriptionID: sub, Attempt: attempts + 1, Base: base, CreatedAt: time.UnixMilli(at), EventID: key}
-}
-
-func splitMember(member string) (token, delivery string) {
-	token, delivery, _ = strings.Cut(member, ":")
-	return token, delivery
 }
 
 // number reads an integer of a script's answer; Redis gives large sums as text.

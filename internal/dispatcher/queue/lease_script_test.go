@@ -293,7 +293,10 @@ func TestLeaseScriptSurvivesWhatIsMissing(t *testing.T) {
 			answer: "[0 1000000 -1 0 [] []]", want: map[string]string{"ready": "-", "sleepers": "me@1005000"},
 		},
 		"a lease without record is forgotten": {
-			seed:   func(r *rig) { r.client.ZAdd(r.t.Context(), r.keys.prefix+"leases", zOf("7:d7", 5)) },
+			seed: func(r *rig) {
+				r.client.ZAdd(r.t.Context(), r.keys.prefix+"leases", zOf("7", 5))
+				r.client.SAdd(r.t.Context(), r.keys.prefix+"claims:7", "d7")
+			},
 			call:   func(r *rig) string { return r.lease(claim{}) },
 			answer: "[0 1000000 -1 1 [] []]", want: map[string]string{"leases": "-", "sleepers": "me@1005000"},
 		},

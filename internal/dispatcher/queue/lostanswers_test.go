@@ -150,7 +150,7 @@ func TestLostAnswersToSettlementsCountOnce(t *testing.T) {
 			configure(t, q, "s1")
 			publish(t, q, publication("e1", "s1"))
 			eventually(t, "it is in flight", func() bool { return len(c.got()) == 1 })
-			proxy.executed(t, settleScript, cuts)
+			proxy.lose(c.got()[0].DeliveryID, cuts)
 			c.letGo(Done)
 			eventually(t, "the answers are lost", proxy.lost)
 			empty(t, q)
@@ -177,8 +177,8 @@ func TestLostAnswersToPublishingQueueOnce(t *testing.T) {
 			configure(t, q, "s1")
 			publish(t, q, publication("e0", "s1"))
 			empty(t, q)
-			proxy.executed(t, publishScript, cuts)
 			e := publication("e1", "s1")
+			proxy.lose(e.Targets[0].DeliveryID, cuts)
 			e.Fingerprint = "f"
 			receipts, err := q.Publish(t.Context(), []Publication{e})
 			if cuts == 1 && (err != nil || receipts[0].Outcome != Queued) {
@@ -206,8 +206,8 @@ func TestLostAnswersToLeasesComeBack(t *testing.T) {
 	configure(t, q, "s1")
 	publish(t, q, publication("e0", "s1"))
 	empty(t, q)
-	proxy.executed(t, publishScript, 1) // the round trip that publishes leases too
 	e := publication("e1", "s1")
+	proxy.lose(e.Targets[0].DeliveryID, 1)
 	before := time.Now()
 	publish(t, q, e)
 	eventually(t, "it is taken", func() bool { return len(c.got()) == 2 })
@@ -322,7 +322,7 @@ func TestLostAnswersOfAClusterAreKnown(t *testing.T) {
 	configure(t, q, "s5")
 	publish(t, q, publication("e1", "s5"))
 	eventually(t, "it is in flight", func() bool { return len(c.got()) == 1 })
-	proxy.executed(t, settleScript, 1)
+	proxy.lose(c.got()[0].DeliveryID, 1)
 	c.letGo(Done)
 	eventually(t, "the answer is lost", proxy.lost)
 	empty(t, q)

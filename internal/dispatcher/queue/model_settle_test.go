@@ -150,13 +150,13 @@ func health(failures int) int {
 	}
 }
 
-func (m *model) extend(token int, delivery string) int {
-	d := m.deliveries[delivery]
-	if d == nil || d.lease != fmt.Sprintf("%d:%s", token, delivery) {
-		return 0
+func (m *model) extend(token int) (prolonged int) {
+	for _, d := range m.deliveries {
+		if d.lease == fmt.Sprintf("%d:%s", token, d.id) {
+			d.expiry, prolonged = m.now+leaseMillis, 1
+		}
 	}
-	d.expiry = m.now + leaseMillis
-	return 1
+	return prolonged
 }
 
 func (m *model) cancel(id string, most int) (ended, left int) {

@@ -27,6 +27,7 @@ type model struct {
 	bytes      int
 	ended      []modelEnd            // not filed yet
 	past       map[string]modelEnd   // the history, by delivery
+	deferred   *unflushed            // not nil: marks and touches wait for flush
 	filed      map[string][]modelEnd // by subscription, those included that have left the history since
 }
 
@@ -151,8 +152,28 @@ func (m *model) runs(s *modelSub) int64 {
 	return max(at, slices.Min(counted)+60_000)
 }
 
+// unflushed are marks and touches that wait.
+type unflushed struct {
+	marked, urgent []string
+	touched        map[string]bool
+}
+
+// flush makes the changes that were deferred.
+func (m *model) flush() {
+	c := m.deferred
+	m.deferred = nil
+	m.mark(c.marked, c.urgent)
+	m.touch(nil, slices.Collect(maps.Keys(c.touched))...)
+}
+
 // touch puts subscriptions into the line or takes them out. Who had a turn starts anew, others only move ahead.
 func (m *model) touch(turn map[string]bool, ids ...string) {
+	if m.deferred != nil {
+		for _, id := range ids {
+			m.deferred.touched[id] = true
+		}
+		return
+	}
 	for _, id := range ids {
 		at := m.runs(m.subs[id])
 		old, in := m.ready[id]
@@ -166,6 +187,11 @@ func (m *model) touch(turn map[string]bool, ids ...string) {
 }
 
 func (m *model) mark(changed, urgent []string) {
+	if m.deferred != nil {
+		m.deferred.marked = append(m.deferred.marked, changed...)
+		m.deferred.urgent = append(m.deferred.urgent, urgent...)
+		return
+	}
 	if len(changed) == 0 {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 //go:embed scripts/copier.lua
 var copierSource string
 
-var copierScript = redis.NewScript(library + copierSource)
+var copierScript = newScript(library + copierSource)
 
 // Bounds of a step of copying.
 const (

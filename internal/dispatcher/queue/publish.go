@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -50,7 +51,7 @@ func (q *Queue) Publish(ctx context.Context, publications []Publication) ([]Rece
 	for i := range publications {
 		p, call := &publications[i], firsts[i]
 		patience := ctx
-		if len(p.Targets) > maxTargets || len(q.shards) > 1 {
+		if !q.isWhole(p.Targets) {
 			// Whoever goes away now must not leave an event behind that is queued in part: Redis answers soon, or not.
 			patience = context.WithoutCancel(ctx)
 		}
@@ -84,12 +85,13 @@ func (q *Queue) home(p *Publication) int {
 
 // firstPart goes to the event's home shard and decides whether it was seen before.
 func (q *Queue) firstPart(p *Publication) *publishCall {
-	parts := q.split(p.Targets)
 	call := &publishCall{
 		id: p.EventID, fingerprint: p.Fingerprint, eventType: p.EventType, payload: payloadOf(p), whole: len(p.Targets),
 		done: make(chan struct{}),
 	}
-	if own := parts[q.home(p)]; len(own) > 0 {
+	if q.isWhole(p.Targets) {
+		call.targets = p.Targets
+	} else if own := q.split(p.Targets)[q.home(p)]; len(own) > 0 {
 		call.targets = own[0]
 	}
 	if p.Fingerprint != "" {
@@ -109,7 +111,7 @@ func payloadOf(p *Publication) []byte {
 // dispatcher may have died between them. Each is itself queued once: it is known by a delivery of its own, which the
 // same event gets again only while its first part is remembered.
 func (q *Queue) furtherParts(p *Publication, first *publishCall, r Receipt) []*publishCall {
-	if r.Outcome == Conflict || r.Outcome == Full || (len(q.shards) == 1 && len(r.Targets) <= maxTargets) {
+	if r.Outcome == Conflict || r.Outcome == Full || q.isWhole(r.Targets) {
 		return nil
 	}
 	var calls []*publishCall
@@ -127,11 +129,13 @@ func (q *Queue) furtherParts(p *Publication, first *publishCall, r Receipt) []*p
 	return calls
 }
 
+// isWhole tells whether one step may hold all of these.
+func (q *Queue) isWhole(targets []Target) bool {
+	return len(q.shards) == 1 && len(targets) <= maxTargets
+}
+
 // split groups targets by shard, in groups that one step may hold.
 func (q *Queue) split(targets []Target) map[int][][]Target {
-	if len(q.shards) == 1 && len(targets) <= maxTargets {
-		return map[int][][]Target{0: {targets}}
-	}
 	parts := map[int][][]Target{}
 	for _, t := range targets {
 		index := shardOf(t.SubscriptionID, len(q.shards))
@@ -190,8 +194,8 @@ func (c *publishCall) end(err error) {
 // publishArgs asks to lease at most so much at once.
 func (s *shard) publishArgs(calls []*publishCall, owed debt, room reservation, started time.Time) []any {
 	s.calls++
-	args := make([]any, 0, 13+10*len(calls))
-	args = append(args, "", s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
+	args := make([]any, 0, 12+10*len(calls))
+	args = append(args, s.q.instance, s.calls, milliseconds(callMemory), milliseconds(s.q.DeduplicationTime),
 		s.q.MaxDeliveries/len(s.q.shards)-owed.deliveries, s.q.MaxBytes/int64(len(s.q.shards))-int64(owed.bytes),
 		room.deliveries, room.bytes, milliseconds(s.q.LeaseTime), s.answered,
 		s.redisTime.at(started.Add(s.q.patience)), len(calls))
@@ -227,9 +231,9 @@ func (s *shard) bring(call *publishCall) {
 
 // answer tells each publisher what became of its event, and starts what was leased with it. Events for subscriptions
 // that Redis does not know go again once these are configured.
-func (s *shard) answer(calls []*publishCall, st *step, started time.Time) {
-	err := st.err
-	if err == nil && len(st.reply) < 1+len(calls) {
+func (s *shard) answer(calls []*publishCall, p *part, started time.Time) {
+	err := p.err
+	if err == nil && (len(p.reply) < 3 || int(number(p.reply[1])) != len(calls)) {
 		err = fmt.Errorf("%w: the call was overtaken by a later one", ErrUnavailable)
 	}
 	if err != nil {
@@ -239,44 +243,51 @@ func (s *shard) answer(calls []*publishCall, st *step, started time.Time) {
 		return
 	}
 	s.answered = s.calls
-	var taken, again []*publishCall
-	for i, c := range calls {
-		entry, _ := st.reply[i+1].([]any)
-		if number(entry[0]) != unknownSubscriptions {
-			c.take(entry)
-			taken = append(taken, c)
-			continue
+	var again []*publishCall
+	for _, reply := range p.reply[3:] {
+		entry, _ := reply.([]any)
+		if c := calls[number(entry[0])-1]; number(entry[1]) == unknownSubscriptions {
+			c.unknown = texts(entry[2:])
+			again = append(again, c)
+		} else {
+			c.take(entry[1:])
 		}
-		c.unknown = texts(entry[1:])
-		again = append(again, c)
 	}
-	s.accepted(taken)
+	taken := calls
 	if len(again) > 0 {
+		taken = slices.DeleteFunc(slices.Clone(calls), func(c *publishCall) bool { return slices.Contains(again, c) })
 		go s.republish(again)
 	}
-	if len(st.reply) > 1+len(calls) {
-		places, _ := st.reply[1+len(calls)].([]any)
-		s.take(leasedWith(calls, places, Lease{Deadline: started.Add(s.q.LeaseTime), shard: s.index}), started)
+	s.accepted(taken)
+	if leased, ok := p.reply[2].([]any); ok {
+		s.take(leasedWith(calls, leased, Lease{Deadline: started.Add(s.q.LeaseTime), shard: s.index}), started)
 	}
 }
 
-// leasedWith are the deliveries that were leased as they were published, from the script's {token, now, place...}.
-func leasedWith(calls []*publishCall, places []any, common Lease) []Lease {
-	common.Token, common.Attempt, common.CreatedAt = number(places[0]), 1, time.UnixMilli(number(places[1]))
-	places = places[2:]
-	leases := make([]Lease, 0, len(places))
-	first := 0
+// leasedWith are the deliveries that were leased as they were published, from the script's {token, now, how many,
+// place...}.
+func leasedWith(calls []*publishCall, leased []any, common Lease) []Lease {
+	common.Token, common.Attempt, common.CreatedAt = number(leased[0]), 1, time.UnixMilli(number(leased[1]))
+	leases := make([]Lease, 0, number(leased[2]))
+	places := leased[3:]
+	all := len(places) == 0
+	place := 0
 	for _, c := range calls {
 		lease := common
 		lease.EventID, _, _ = strings.Cut(c.id, "#")
 		lease.EventType, lease.Body = c.eventType, c.payload[len(c.eventType)+1:]
-		next := first + len(c.targets)
-		for ; len(places) > 0 && int(number(places[0])) < next; places = places[1:] {
-			t := c.targets[int(number(places[0]))-first]
+		for _, t := range c.targets {
+			if !all && (len(places) == 0 || int(number(places[0])) != place) {
+				place++
+				continue
+			}
+			if !all {
+				places = places[1:]
+			}
+			place++
 			lease.SubscriptionID, lease.DeliveryID = t.SubscriptionID, t.DeliveryID
 			leases = append(leases, lease)
 		}
-		first = next
 	}
 	return leases
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"nexus.io/webhooks/internal/dispatcher/history"
 )
@@ -19,7 +18,7 @@ import (
 var restoreSource string
 
 var (
-	restoreScript     = redis.NewScript(library + functionOf("retry", retrySource) + restoreSource)
+	restoreScript     = newScript(library + functionOf("retry", retrySource) + restoreSource)
 	restoreNextScript = nextOf(functionOf("retry", retrySource) + restoreSource)
 )
 

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -80,6 +81,34 @@ func (r *rig) try(script *redis.Script, args ...any) (any, error) {
 	return script.Run(r.t.Context(), r.client, r.keys.declared(), append([]any{r.now}, args...)...).Result()
 }
 
+// trip calls trip.lua with the arguments of its parts, nil for one that is left out.
+func (r *rig) trip(parts [4][]any) []any {
+	r.t.Helper()
+	var args, counts []any
+	for _, part := range parts {
+		counts = append(counts, len(part))
+		args = append(args, part...)
+	}
+	answers, _ := r.run(tripScript, append(counts, args...)...).([]any)
+	return answers
+}
+
+// The parts of a trip.
+const (
+	publishPart = iota
+	settlePart
+	extendPart
+	leasePart
+)
+
+// part calls trip.lua with one of its parts alone.
+func (r *rig) part(n int, args ...any) any {
+	r.t.Helper()
+	var parts [4][]any
+	parts[n] = args
+	return r.trip(parts)[n]
+}
+
 // limits are those of a subscription in the order of configure.lua.
 func (r *rig) configure(limits ...string) string {
 	r.t.Helper()
@@ -124,7 +153,43 @@ func (r *rig) publish(events ...pub) string {
 
 func (r *rig) publishAs(number int, events ...pub) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(publishScript, r.publishArgs(number, events...)...))
+	return told(r.part(publishPart, r.publishArgs(number, events...)...))
+}
+
+// told is an answer of publish as text, spelled.
+func told(answer any) string {
+	entries, _ := answer.([]any)
+	return fmt.Sprint(spelled(entries))
+}
+
+// spelled is an answer of publish with an entry for each event, and behind these token, time and places of what was
+// leased.
+func spelled(answer []any) []any {
+	if len(answer) < 3 {
+		return answer
+	}
+	toInt := func(v any) int {
+		n, _ := strconv.Atoi(fmt.Sprint(v))
+		return n
+	}
+	all := []any{0}
+	for range toInt(answer[1]) {
+		all = append(all, []any{0})
+	}
+	for _, entry := range answer[3:] {
+		entry := entry.([]any) //nolint:forcetypeassert // or the test stops
+		all[toInt(entry[0])] = entry[1:]
+	}
+	if leased, ok := answer[2].([]any); ok {
+		places := leased[3:]
+		for place := range toInt(leased[2]) {
+			if len(leased) == 3 {
+				places = append(places, place)
+			}
+		}
+		all = append(all, append([]any{toInt(leased[0]), toInt(leased[1])}, places...))
+	}
+	return all
 }
 
 func (r *rig) publishArgs(number int, events ...pub) []any {
@@ -147,6 +212,14 @@ type claim struct {
 
 func (r *rig) leaseRaw(c claim) []any {
 	r.t.Helper()
+	reply, ok := r.part(leasePart, r.leasing(c)...).([]any)
+	if !ok || len(reply) != 6 {
+		r.t.Fatalf("lease answered %v", reply)
+	}
+	return reply
+}
+
+func (r *rig) leasing(c claim) []any {
 	set := func(field *int, value int) {
 		if *field == 0 {
 			*field = value
@@ -162,11 +235,7 @@ func (r *rig) leaseRaw(c claim) []any {
 	if c.dispatcher == "" {
 		c.dispatcher = "me"
 	}
-	reply, ok := r.run(leaseScript, c.most, c.bytes, leaseMillis, c.share, c.expired, c.dispatcher, 5000, r.givesUp).([]any)
-	if !ok || len(reply) != 6 {
-		r.t.Fatalf("lease answered %v", reply)
-	}
-	return reply
+	return []any{c.most, c.bytes, leaseMillis, c.share, c.expired, c.dispatcher, 5000, r.givesUp}
 }
 
 func (r *rig) lease(c claim) string {
@@ -187,12 +256,18 @@ type end struct {
 
 func (r *rig) settle(ends ...end) string {
 	r.t.Helper()
-	args := []any{len(ends)}
+	return fmt.Sprint(r.part(settlePart, settling(ends...)...))
+}
+
+func settling(ends ...end) []any {
+	args := []any{mostTries, mostTriesBytes, len(ends)}
 	for _, e := range ends {
-		args = append(args, e.delivery, e.token, int(e.result), e.delay, e.ago, e.took, e.status, e.reason, e.errorText, e.attempt)
+		args = append(args, e.delivery)
 	}
-	args = append(args, mostTries, mostTriesBytes)
-	return fmt.Sprint(r.run(settleScript, args...))
+	for _, e := range ends {
+		args = append(args, e.token, int(e.result), e.delay, e.ago, e.took, e.status, e.reason, e.errorText, e.attempt)
+	}
+	return args
 }
 
 // What is kept of attempts while their delivery is unfinished.
@@ -219,9 +294,9 @@ func (r *rig) file(f filing) string {
 	return fmt.Sprint(r.run(fileScript, f.records, f.perSub, f.age, f.bytes, flag(f.copying), f.outbox, f.forget))
 }
 
-func (r *rig) extend(args ...any) string {
+func (r *rig) extend(tokens ...any) string {
 	r.t.Helper()
-	return fmt.Sprint(r.run(extendScript, append([]any{leaseMillis}, args...)...))
+	return fmt.Sprint(r.part(extendPart, append([]any{leaseMillis}, tokens...)...))
 }
 
 func (r *rig) cancel(sub string, most int) string {
@@ -247,6 +322,9 @@ func (r *rig) state() map[string]string {
 	iter := r.client.Scan(ctx, 0, r.keys.prefix+"*", 1000).Iterator()
 	for iter.Next(ctx) {
 		name := strings.TrimPrefix(iter.Val(), r.keys.prefix)
+		if strings.HasPrefix(name, "claims:") {
+			continue // shown with the leases
+		}
 		content := r.content(ctx, iter.Val())
 		if r.client.PTTL(ctx, iter.Val()).Val() > 0 {
 			name += " (ttl)"
@@ -286,7 +364,11 @@ func (r *rig) content(ctx context.Context, key string) string {
 		if key == r.keys.prefix+"filed" {
 			return "*" // an id by the server's clock
 		}
-		return r.client.Get(ctx, key).Val()
+		value := r.client.Get(ctx, key).Val()
+		if strings.HasPrefix(key, r.keys.prefix+"call:") {
+			return r.callText(value)
+		}
+		return value
 	case "list":
 		return strings.Join(r.client.LRange(ctx, key, 0, -1).Val(), " ")
 	case "set":
@@ -296,6 +378,10 @@ func (r *rig) content(ctx context.Context, key string) string {
 	case "zset":
 		var words []string
 		for _, z := range r.client.ZRangeWithScores(ctx, key, 0, -1).Val() {
+			if key == r.keys.prefix+"leases" {
+				words = append(words, r.claims(ctx, fmt.Sprint(z.Member), z.Score)...)
+				continue
+			}
 			words = append(words, fmt.Sprintf("%v@%.0f", z.Member, z.Score))
 		}
 		return strings.Join(words, " ")
@@ -314,6 +400,33 @@ func (r *rig) content(ctx context.Context, key string) string {
 		r.t.Fatalf("key %s is a %s", key, kind)
 		return ""
 	}
+}
+
+// callText is the latest call of a publisher with its answer spelled.
+func (r *rig) callText(value string) string {
+	r.t.Helper()
+	at := strings.LastIndex(value, "|") + 1
+	decoder := json.NewDecoder(strings.NewReader(value[at:]))
+	decoder.UseNumber()
+	var answer []any
+	if err := decoder.Decode(&answer); err != nil {
+		r.t.Fatalf("%s: %v", value, err)
+	}
+	spelt, err := json.Marshal(spelled(answer))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return value[:at] + string(spelt)
+}
+
+// claims are those of a token, each as token:delivery@expiry.
+func (r *rig) claims(ctx context.Context, token string, expiry float64) []string {
+	claimed := r.client.SMembers(ctx, r.keys.prefix+"claims:"+token).Val()
+	sort.Strings(claimed)
+	for i, delivery := range claimed {
+		claimed[i] = fmt.Sprintf("%s:%s@%.0f", token, delivery, expiry)
+	}
+	return claimed
 }
 
 // refsText is the unfinished deliveries that need each payload, and behind a +, where there are any, the entries and records of the history that do.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -29,6 +31,9 @@ var settleSource string
 
 //go:embed scripts/extend.lua
 var extendSource string
+
+//go:embed scripts/trip.lua
+var tripSource string
 
 //go:embed scripts/configure.lua
 var configureSource string
@@ -70,22 +75,20 @@ var endedSource string
 var auditSource string
 
 var (
-	publishScript   = redis.NewScript(library + publishSource)
-	leaseScript     = redis.NewScript(library + leaseSource)
-	settleScript    = redis.NewScript(library + settleSource)
-	extendScript    = redis.NewScript(library + extendSource)
-	configureScript = redis.NewScript(library + configureSource)
-	cancelScript    = redis.NewScript(library + cancelSource)
-	changedScript   = redis.NewScript(library + changedSource)
-	reflectedScript = redis.NewScript(library + reflectedSource)
-	fileScript      = redis.NewScript(library + fileSource)
-	copiedScript    = redis.NewScript(library + copiedSource)
-	retryScript     = redis.NewScript(library + retrySource)
-	endScript       = redis.NewScript(library + endSource)
-	enlistScript    = redis.NewScript(library + enlistSource)
-	beginScript     = redis.NewScript(library + beginSource)
-	endedScript     = redis.NewScript(library + endedSource)
-	auditScript     = redis.NewScript(library + auditSource)
+	tripScript = newScript(library + functionOf("publish", publishSource) + functionOf("settle", settleSource) +
+		functionOf("extend", extendSource) + functionOf("lease", leaseSource) + tripSource)
+	configureScript = newScript(library + configureSource)
+	cancelScript    = newScript(library + cancelSource)
+	changedScript   = newScript(library + changedSource)
+	reflectedScript = newScript(library + reflectedSource)
+	fileScript      = newScript(library + fileSource)
+	copiedScript    = newScript(library + copiedSource)
+	retryScript     = newScript(library + retrySource)
+	endScript       = newScript(library + endSource)
+	enlistScript    = newScript(library + enlistSource)
+	beginScript     = newScript(library + beginSource)
+	endedScript     = newScript(library + endedSource)
+	auditScript     = newScript(library + auditSource)
 
 	retryNextScript  = nextOf(retrySource)
 	cancelNextScript = nextOf(endSource)
@@ -93,7 +96,26 @@ var (
 
 // nextOf is the script that makes a change of one delivery to the next one of an operation.
 func nextOf(change string) *redis.Script {
-	return redis.NewScript(library + functionOf("change", change) + operateSource)
+	return newScript(library + functionOf("change", change) + operateSource)
+}
+
+// fieldNames are those of a subscription in the scripts, and of its statistics, in their order there.
+var fieldNames = [][]string{
+	strings.Fields("GEN RATE CAP MAX ACT PAU GONE FULL DRT FR DU INF RU RH RS RN CF RTRY VER PACKED_STATS" +
+		" ID KEY RTRY_READ LINED STATS LISTED FULL_NOW TURN LAST WAS_OK WAS_CF"),
+	strings.Fields("OK FAIL CANC LSUM LCNT LAT LOK LST LRS LER NS"),
+}
+
+// newScript puts numbers for the names of fields. Lua has no constants, and locals would cost every function that uses
+// them.
+func newScript(source string) *redis.Script {
+	var numbers []string
+	for _, names := range fieldNames {
+		for i, name := range names {
+			numbers = append(numbers, "["+name+"]", "["+strconv.Itoa(i+1)+"]")
+		}
+	}
+	return redis.NewScript(strings.NewReplacer(numbers...).Replace(source))
 }
 
 // functionOf makes a script a function of another one.
@@ -118,17 +140,16 @@ type step struct {
 }
 
 // roundTrip sends the steps in one pipeline. A step whose script the server has forgotten (SCRIPT FLUSH, a failover)
-// ran nothing, so it is sent again with its source; then it ran after the steps behind it, and another round trip must
-// follow at once (again).
+// ran nothing, so it is sent again with its source; then it ran after the steps behind it.
 //
 // Where the connection breaks, all are sent once more: every script may be repeated.
-func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again bool) {
+func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) {
 	node, err := q.node(ctx, k)
 	if err != nil {
 		for _, s := range steps {
 			s.err = unavailable(err)
 		}
-		return false
+		return
 	}
 	commands, err := send(ctx, node, k, steps)
 	for looks := 0; looks < maxLooks && q.elsewhere(ctx, err); looks++ {
@@ -149,13 +170,11 @@ func (q *Queue) roundTrip(ctx context.Context, k keys, steps []*step) (again boo
 		s.reply, s.err = commands[i].Slice()
 		if s.err != nil && redis.HasErrorPrefix(s.err, "NOSCRIPT") {
 			s.reply, s.err = s.script.Eval(ctx, node, k.declared(), s.args...).Slice()
-			again = s.err == nil
 		}
 		if s.err != nil {
 			s.err = unavailable(s.err)
 		}
 	}
-	return again
 }
 
 // send sends the steps in one pipeline. Each command carries its own error; the one that it returns is the first.

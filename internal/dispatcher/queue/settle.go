@@ -1,6 +1,10 @@
 package queue
 
-import "unicode/utf8"
+import (
+	"cmp"
+	"slices"
+	"unicode/utf8"
+)
 
 // maxErrorLength bounds a stored error, in bytes.
 const maxErrorLength = 256
@@ -11,21 +15,25 @@ const (
 	maxTriesBytes = 64 << 20
 )
 
+// settleArgs sorts the settlements by their tokens.
 func settleArgs(settlements []Settlement, triesBytes int64) []any {
-	args := make([]any, 0, 4+10*len(settlements))
-	args = append(args, "", len(settlements))
+	slices.SortStableFunc(settlements, func(a, b Settlement) int { return cmp.Compare(a.Lease.Token, b.Lease.Token) })
+	args := make([]any, 0, 3+10*len(settlements))
+	args = append(args, maxTries, triesBytes, len(settlements))
+	for i := range settlements {
+		args = append(args, settlements[i].Lease.DeliveryID)
+	}
 	for i := range settlements {
 		t := &settlements[i]
-		args = append(args, t.Lease.DeliveryID, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(),
-			t.SentAgo.Milliseconds(), t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength),
-			t.Attempt)
+		args = append(args, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(), t.SentAgo.Milliseconds(),
+			t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength), t.Attempt)
 	}
-	return append(args, maxTries, triesBytes)
+	return args
 }
 
 // settled forgets what is settled, and keeps for the next round trip what a failed one may not have brought.
-func (s *shard) settled(settlements []Settlement, st *step) {
-	if st.err != nil {
+func (s *shard) settled(settlements []Settlement, p *part) {
+	if p.err != nil {
 		for i := range settlements {
 			settlements[i].repeated = true
 		}
@@ -36,12 +44,22 @@ func (s *shard) settled(settlements []Settlement, st *step) {
 	}
 	for i := range settlements {
 		lease := &settlements[i].Lease
-		delete(s.held, member(lease.Token, lease.DeliveryID))
-		if number(st.reply[i]) == 0 && !settlements[i].repeated && !st.again {
+		s.let(lease.Token)
+		if number(p.reply[i]) == 0 && !settlements[i].repeated && !p.again {
 			s.q.metrics.stale.Inc()
 			s.log.Warn("Settled too late: the lease had run out", "delivery", lease.DeliveryID,
 				"subscription", lease.SubscriptionID, "event", lease.EventID)
 		}
+	}
+}
+
+// let notes that one of the deliveries with this token is held no longer.
+func (s *shard) let(token int64) {
+	h, ok := s.held[token]
+	if h.left--; ok && h.left > 0 {
+		s.held[token] = h
+	} else {
+		delete(s.held, token)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -30,7 +30,7 @@ type shard struct {
 	unconfirmed unconfirmed
 
 	// Of the goroutine of run alone:
-	held      map[string]time.Time // token:delivery -> when it was leased or last extended
+	held      map[int64]holding // by token
 	extended  time.Time
 	calls     int64 // publish calls made
 	answered  int64 // the latest of them that was answered
@@ -38,10 +38,16 @@ type shard struct {
 	redisTime redisTime
 }
 
+// holding is what one call leased and is not settled.
+type holding struct {
+	since time.Time // leased or last extended
+	left  int       // deliveries
+}
+
 func newShard(q *Queue, index int) *shard {
 	return &shard{
 		q: q, index: index, keys: newKeys(q.Prefix, index), log: q.Logger.With("shard", index),
-		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[string]time.Time{},
+		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[int64]holding{},
 		confirm: make(chan struct{}, 1),
 	}
 }
@@ -192,86 +198,129 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	wanted := b.wanted()
 	room := s.q.reserve(s, wanted)
 	early, late := room.split(wanted)
-	lease := &step{script: leaseScript, args: s.leaseArgs(late, started)}
-	steps := make([]*step, 0, 4)
-	var publish, settle, extend *step
+	var publish, settle, extend part
+	lease := part{args: s.leaseArgs(late, started)}
 	if len(b.publishes) > 0 {
-		publish = &step{script: publishScript, args: s.publishArgs(b.publishes, b.owed, early, started)}
-		steps = append(steps, publish)
+		publish.args = s.publishArgs(b.publishes, b.owed, early, started)
 	}
 	if len(b.settlements) > 0 {
-		settle = &step{script: settleScript, args: settleArgs(b.settlements, s.q.historyBytes()/4)}
-		steps = append(steps, settle)
+		settle.args = settleArgs(b.settlements, s.q.historyBytes()/4)
 	}
 	extending := s.dueForExtension(started)
 	if len(extending) > 0 {
-		extend = &step{script: extendScript, args: s.extendArgs(extending)}
-		steps = append(steps, extend)
+		extend.args = s.extendArgs(extending)
 	}
-	steps = append(steps, lease)
-	again := s.q.roundTrip(ctx, s.keys, steps)
+	s.call(ctx, &publish, &settle, &extend, &lease)
 	if lease.err == nil {
 		s.redisTime = redisTime{told: number(lease.reply[1]), came: time.Now()}
 	}
 
-	if publish != nil {
-		s.answer(b.publishes, publish, started)
+	if len(b.publishes) > 0 {
+		s.answer(b.publishes, &publish, started)
 	}
-	if settle != nil {
-		s.settled(b.settlements, settle)
+	if len(b.settlements) > 0 {
+		s.settled(b.settlements, &settle)
 		s.someEnded()
 	}
-	if extend != nil {
-		s.prolonged(extending, extend, started)
+	if len(extending) > 0 {
+		s.prolonged(extending, &extend, started)
 	}
-	wait, hungry := s.leased(lease, started, late)
+	wait, hungry := s.leased(&lease, started, late)
 	s.q.unreserve(s, room, hungry)
-	if b.more || again {
+	if b.more {
 		return 0
 	}
 	return wait
 }
 
+// part is one of those of trip.lua; without args it is left out.
+type part struct {
+	args  []any
+	reply []any
+	err   error
+	again bool // as in step
+}
+
+// call runs trip.lua, with its parts in its order.
+func (s *shard) call(ctx context.Context, parts ...*part) {
+	n := 1 + len(parts)
+	for _, p := range parts {
+		n += len(p.args)
+	}
+	args := make([]any, 1, n)
+	args[0] = ""
+	for _, p := range parts {
+		args = append(args, len(p.args))
+	}
+	for _, p := range parts {
+		args = append(args, p.args...)
+	}
+	st := &step{script: tripScript, args: args}
+	s.q.roundTrip(ctx, s.keys, []*step{st})
+	for i, p := range parts {
+		p.err, p.again = st.err, st.again
+		if st.err != nil {
+			continue
+		}
+		switch reply := st.reply[i].(type) {
+		case []any:
+			p.reply = reply
+		case string: // only this part was refused
+			p.err = refusal(reply)
+		}
+	}
+}
+
+// refusal is the error of a part that Redis refused, whose text is that of Redis.
+func refusal(text string) error {
+	if strings.Contains(text, "OOM") {
+		return fmt.Errorf("%w: %w: %s", ErrUnavailable, ErrFull, text)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, text)
+}
+
 // extension is a third of the lease time: two may fail before a lease is lost.
 func (s *shard) extension() time.Duration { return s.q.LeaseTime / 3 }
 
-// dueForExtension names the leases that were not extended for a while; it looks at most once in that while.
-func (s *shard) dueForExtension(now time.Time) []string {
+// dueForExtension names the tokens that were not extended for a while; it looks at most once in that while.
+func (s *shard) dueForExtension(now time.Time) []int64 {
 	if now.Sub(s.extended) < s.extension() {
 		return nil
 	}
 	s.extended = now
-	var members []string
-	for member, since := range s.held {
-		if now.Sub(since) >= s.extension() {
-			members = append(members, member)
+	var tokens []int64
+	for token, h := range s.held {
+		if now.Sub(h.since) >= s.extension() {
+			tokens = append(tokens, token)
 		}
 	}
-	return members
+	return tokens
 }
 
-func (s *shard) extendArgs(members []string) []any {
-	args := make([]any, 0, 2+2*len(members))
-	args = append(args, "", milliseconds(s.q.LeaseTime))
-	for _, member := range members {
-		token, delivery := splitMember(member)
-		args = append(args, token, delivery)
+func (s *shard) extendArgs(tokens []int64) []any {
+	args := make([]any, 0, 1+len(tokens))
+	args = append(args, milliseconds(s.q.LeaseTime))
+	for _, token := range tokens {
+		args = append(args, token)
 	}
 	return args
 }
 
-func (s *shard) prolonged(members []string, st *step, started time.Time) {
-	if st.err != nil {
+func (s *shard) prolonged(tokens []int64, p *part, started time.Time) {
+	if p.err != nil {
 		s.extended = time.Time{} // again in the next round trip
 		return
 	}
-	for i, member := range members {
-		if i < len(st.reply) && number(st.reply[i]) == 1 {
-			s.held[member] = started
-			continue
+	for i, token := range tokens {
+		h, ok := s.held[token]
+		switch {
+		case !ok: // its last delivery was settled in the same round trip
+		case i < len(p.reply) && number(p.reply[i]) == 1:
+			s.held[token] = holding{started, h.left}
+		default:
+			delete(s.held, token)
+			s.q.metrics.lost.Add(float64(h.left))
 		}
-		delete(s.held, member)
-		s.q.metrics.lost.Inc()
 	}
 }
 
@@ -330,8 +379,4 @@ func (s *shard) recovered() {
 	}
 	s.log.Info("Redis answers again", "away", time.Since(s.outage.since).Round(time.Millisecond).String())
 	s.outage = outage{}
-}
-
-func member(token int64, delivery string) string {
-	return strconv.FormatInt(token, 10) + ":" + delivery
 }

@@ -8,6 +8,7 @@
 --        14 in ready too late  15 record that its bucket or its subscription does not list  16 bucket without records
 --        17 wrong bytes of the history  18 wrong bytes of the outbox  19 wrong bytes of earlier attempts
 --        20 in the queue and in the history  21 wrong mark of `dirty`  22 wrong count of the retrying
+--        23 lease of nothing
 -- Writes nothing.
 local now = clock()
 dry = true
@@ -61,10 +62,13 @@ for id, c in pairs(subs) do
   for _, d in ipairs(due) do place(d, id) end
   c.fresh, c.due = #fresh, #due
 end
-for _, member in ipairs(call('ZRANGE', prefix .. 'leases', 0, -1)) do
-  local id = string.match(member, ':(.*)$')
-  place(id)
-  if records[id] then counted(records[id].sub).inf = counted(records[id].sub).inf + 1 end
+for _, token in ipairs(call('ZRANGE', prefix .. 'leases', 0, -1)) do
+  local claimed = call('SMEMBERS', prefix .. 'claims:' .. token)
+  if #claimed == 0 then report(23, token) end
+  for _, id in ipairs(claimed) do
+    place(id)
+    if records[id] then counted(records[id].sub).inf = counted(records[id].sub).inf + 1 end
+  end
 end
 for id in pairs(records) do
   if not places[id] then report(1, id) elseif places[id] > 1 then report(2, id) end
@@ -126,21 +130,21 @@ for code, total in pairs({[17] = {'kept', kept}, [18] = {'outbox', outbox}, [19]
 end
 
 local function audit_ready(s)
-  local score = call('ZSCORE', KEYS[1], s.id)
-  local cap = s.cf >= failing_after and 1 or s.cap
-  local runs = s.gone == 0 and s.act == 1 and s.pau == 0 and s.fr + s.du > 0 and s.inf < cap
-    and (s.rate - s.ru - s.inf > 0 or s.ru > 0)
-  if score and not runs then report(9, s.id) end
-  if runs and not score then report(10, s.id) end
+  local score = call('ZSCORE', KEYS[1], s[ID])
+  local cap = s[CF] >= failing_after and 1 or s[CAP]
+  local runs = s[GONE] == 0 and s[ACT] == 1 and s[PAU] == 0 and s[FR] + s[DU] > 0 and s[INF] < cap
+    and (s[RATE] - s[RU] - s[INF] > 0 or s[RU] > 0)
+  if score and not runs then report(9, s[ID]) end
+  if runs and not score then report(10, s[ID]) end
   if not (runs and score) then return end
   local at = runnable(s, now)
-  if at and tonumber(score) > at then report(14, s.id) end
+  if at and tonumber(score) > at then report(14, s[ID]) end
 end
 local function audit_rate(s)
-  if s.ru == 0 or now >= (s.rh + 1) * 1000 + window then return end
-  local sum, all = s.rn, call('HVALS', prefix .. 'rate:' .. s.id)
+  if s[RU] == 0 or now >= (s[RH] + 1) * 1000 + window then return end
+  local sum, all = s[RN], call('HVALS', prefix .. 'rate:' .. s[ID])
   for _, n in ipairs(all) do sum = sum + tonumber(n) end
-  if sum ~= s.ru then report(13, s.id) end
+  if sum ~= s[RU] then report(13, s[ID]) end
 end
 local all_subs, retrying = {}, 0
 for id in pairs(subs) do all_subs[#all_subs + 1] = id end
@@ -150,8 +154,8 @@ for id, c in pairs(subs) do
   if not s then
     report(12, id)
   else
-    if s.fr ~= c.fresh or s.du ~= c.due or s.inf ~= c.inf or s.rtry ~= c.rtry then report(8, id) end
-    if (s.drt == 1) ~= (call('ZSCORE', prefix .. 'dirty', id) ~= false) then report(21, id) end
+    if s[FR] ~= c.fresh or s[DU] ~= c.due or s[INF] ~= c.inf or s[RTRY] ~= c.rtry then report(8, id) end
+    if (s[DRT] == 1) ~= (call('ZSCORE', prefix .. 'dirty', id) ~= false) then report(21, id) end
     retrying = retrying + c.rtry
     audit_rate(s)
     audit_ready(s)

@@ -9,13 +9,13 @@ if not s then
   call('SREM', prefix .. 'subs', id)
   return {0, 0}
 end
-s.gone = 1
+s[GONE] = 1
 local ids = call('LPOP', prefix .. 'fresh:' .. id, most) or {}
-s.fr = s.fr - #ids
+s[FR] = s[FR] - #ids
 if #ids < most then
   local due = call('ZRANGE', prefix .. 'due:' .. id, 0, most - #ids - 1)
   variadic('ZREM', prefix .. 'due:' .. id, due)
-  s.du = s.du - #due
+  s[DU] = s[DU] - #due
   for _, d in ipairs(due) do ids[#ids + 1] = d end
 end
 local retrying, c = 0, stats_of(s)
@@ -23,17 +23,17 @@ for i, rec in ipairs(gather('HMGET', prefix .. 'deliveries', ids)) do
   local sub, attempts, _, size, event, type, more = parse(rec)
   if sub then
     if attempts > 0 then retrying = retrying + 1 end
-    over(now, '', ids[i], 'c', text(attempts) .. more, size, gone_reason, c.ns, sub, type, event, '', attempts > 0)
+    over(now, '', ids[i], 'c', text(attempts) .. more, size, gone_reason, c[NS], sub, type, event, '', attempts > 0)
   end
 end
 finish()
 if #ids > 0 then
-  c.canc = c.canc + #ids
+  c[CANC] = c[CANC] + #ids
   tally('canceled', #ids)
-  s.rtry = s.rtry - retrying
+  s[RTRY] = s[RTRY] - retrying
 end
-local over = s.fr + s.du == 0
-if over then s.ru, s.rh, s.rs, s.rn, s.drt = 0, 0, 0, 0, 0 end
+local over = s[FR] + s[DU] == 0
+if over then s[RU], s[RH], s[RS], s[RN], s[DRT] = 0, 0, 0, 0, 0 end
 flush(now)
 if over then
   call('SREM', prefix .. 'subs', id)   -- not before: a dispatcher that finds it here goes on where another one died
@@ -41,4 +41,4 @@ if over then
   call('ZREM', prefix .. 'dirty', id)
   call('ZREM', prefix .. 'urgent', id)
 end
-return {#ids, s.fr + s.du}
+return {#ids, s[FR] + s[DU]}

@@ -15,7 +15,8 @@ for _, id in ipairs(list) do
   local c = s and stats_of(s)
   answer[#answer + 1] = id
   answer[#answer + 1] = s and {
-    c.ok, c.fail, c.canc, s.fr, s.du, s.inf, s.rtry, s.cf, c.lat, c.lok, c.lst, c.lrs, c.ler, c.lsum, c.lcnt, s.full, s.ver
+    c[OK], c[FAIL], c[CANC], s[FR], s[DU], s[INF], s[RTRY], s[CF], c[LAT], c[LOK], c[LST], c[LRS], c[LER], c[LSUM],
+    c[LCNT], s[FULL], s[VER]
   } or {}
 end
 return answer

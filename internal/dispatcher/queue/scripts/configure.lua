@@ -11,48 +11,44 @@ local answer, ids = {-1}, {}
 for i = 2, #ARGV, 8 do ids[#ids + 1] = ARGV[i] end
 load(ids)
 
--- What is new starts with nothing.
+-- What is new starts with nothing, as lib.lua unpacks it.
 local function new(id)
   local s = {
-    id = id, gone = 0, full = 0, drt = 0, fr = 0, du = 0, inf = 0, ru = 0, rh = 0, rs = 0, rn = 0, cf = 0, rtry = 0,
-    rtry_read = 0, ver = 0,
-    stats = {
-      ok = 0, fail = 0, canc = 0, lsum = 0, lcnt = 0, lat = 0, lok = 0, lst = 0, lrs = '', ler = '', ns = ''
-    }
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', id, prefix .. 'sub:' .. id, 0, false,
+    {0, 0, 0, 0, 0, 0, 0, 0, '', '', ''}, false, false, false, false, false, false
   }
   touched[id] = s
   return s
 end
 
 local names = {}
-order = {}   -- flush writes only what changed
 for n, id in ipairs(ids) do
   local s, code, same = touched[id], 1, true
   local i = 2 + 8 * (n - 1)
   local gen = tonumber(ARGV[i + 1])
-  if s and s.gone == 1 then
+  if s and s[GONE] == 1 then
     code = 3
-  elseif s and s.gen > gen then
+  elseif s and s[GEN] > gen then
     code = 2
   else
     s = s or new(id)
-    for f, field in ipairs({'gen', 'rate', 'cap', 'max', 'act', 'pau'}) do
-      local value = tonumber(ARGV[i + f])
+    for field = 1, 6 do   -- GEN to PAU
+      local value = tonumber(ARGV[i + field])
       if s[field] ~= value then
         s[field] = value
         same = false
       end
     end
     local c = stats_of(s)
-    if c.ns ~= ARGV[i + 7] then
-      c.ns = ARGV[i + 7]
+    if c[NS] ~= ARGV[i + 7] then
+      c[NS] = ARGV[i + 7]
       same = false
     end
     if same then
       code = 0
     else
       names[#names + 1] = id
-      order[#order + 1] = s
+      list(s)
     end
   end
   answer[n + 1] = code

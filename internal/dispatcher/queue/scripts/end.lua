@@ -9,9 +9,9 @@ local sub, attempts, created, size, event, type, more = parse(call('HGET', prefi
 if not sub then return {2} end
 local s = subscription(sub)
 if call('ZREM', prefix .. 'due:' .. sub, id) == 1 then
-  s.du = s.du - 1
+  s[DU] = s[DU] - 1
 elseif call('LREM', prefix .. 'fresh:' .. sub, 1, id) == 1 then
-  s.fr = s.fr - 1
+  s[FR] = s[FR] - 1
 else
   if not is_marked(more) then
     if more == '' then more = ':0:0::' end
@@ -20,10 +20,10 @@ else
   return {1}
 end
 local c = stats_of(s)
-c.canc = c.canc + 1
-over(now, ordinal_of(s), id, 'c', text(attempts) .. more, size, canceled_reason, c.ns, sub, type, event, '', attempts > 0)
+c[CANC] = c[CANC] + 1
+over(now, ordinal_of(s), id, 'c', text(attempts) .. more, size, canceled_reason, c[NS], sub, type, event, '', attempts > 0)
 finish()
-if attempts > 0 then s.rtry = s.rtry - 1 end
+if attempts > 0 then s[RTRY] = s[RTRY] - 1 end
 tally('canceled', 1)
 dirty[1] = s
 flush(now)

@@ -1,4 +1,4 @@
--- lease: takes back what expired, then claims deliveries, a fair share of each subscription that may run.
+-- lease, a part of trip: takes back what expired, then claims deliveries, a fair share of each subscription that may run.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] most deliveries  [3] most payload bytes (one delivery is given whatever its size)  [4] lease (ms)
 --       [5] smallest share of a subscription  [6] most expired leases to take back
@@ -18,45 +18,53 @@ local back = {}   -- subscription id -> deliveries that go back to the head of f
 
 local function put_back(s, id, attempts)
   if attempts == 0 then
-    local list = back[s.id]
+    local list = back[s[ID]]
     if not list then
       list = {}
-      back[s.id] = list
+      back[s[ID]] = list
     end
     list[#list + 1] = id
-    s.fr = s.fr + 1
+    s[FR] = s[FR] + 1
   else
-    call('ZADD', prefix .. 'due:' .. s.id, now, id)
-    s.du = s.du + 1
+    call('ZADD', prefix .. 'due:' .. s[ID], now, id)
+    s[DU] = s[DU] + 1
   end
 end
 
 -- 1. Expired leases: whoever held them may have sent the request, so it counts as sent just now.
+local head = call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES')[2]   -- when the next one runs out
 local function reclaim()
-  local members = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
-  if #members == 0 then return 0 end
-  variadic('ZREM', prefix .. 'leases', members)
+  if not head or tonumber(head) > now then return 0 end
+  local tokens = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
   local ids, sent, canceled = {}, {}, 0
-  for i, member in ipairs(members) do ids[i] = string.match(member, ':(.*)$') end
+  for _, token in ipairs(tokens) do
+    local left = ARGV[6] - #ids
+    if left == 0 then break end
+    local claimed = call('SMEMBERS', prefix .. 'claims:' .. token)
+    table.sort(claimed)   -- their order is that of their making
+    while #claimed > left do claimed[#claimed] = nil end
+    unclaim(token, claimed)
+    for _, id in ipairs(claimed) do ids[#ids + 1] = id end
+  end
   local records = gather('HMGET', deliveries, ids)
   load_owners(records)
   for i = #ids, 1, -1 do
     local sub, attempts, _, size, event, type, more = parse(records[i])
     local s = sub and subscription(sub)
-    if s then s.inf = s.inf - 1 end
+    if s then s[INF] = s[INF] - 1 end
     local c = s and stats_of(s)
-    if s and s.gone == 0 and not is_marked(more) then
+    if s and s[GONE] == 0 and not is_marked(more) then
       sent[s] = (sent[s] or 0) + 1
       put_back(s, ids[i], attempts)
     elseif sub then
-      if s and attempts > 0 then s.rtry = s.rtry - 1 end
-      if s and s.gone == 0 then
+      if s and attempts > 0 then s[RTRY] = s[RTRY] - 1 end
+      if s and s[GONE] == 0 then
         sent[s] = (sent[s] or 0) + 1
-        c.canc = c.canc + 1
+        c[CANC] = c[CANC] + 1
         dirty[#dirty + 1] = s
       end
-      over(now, s and ordinal_of(s) or '', ids[i], 'c', text(attempts) .. more, size, is_marked(more) and canceled_reason or gone_reason,
-        c and c.ns or '', sub, type, event, '', attempts > 0)
+      over(now, s and ordinal_of(s) or '', ids[i], 'c', text(attempts) .. more, size,
+        is_marked(more) and canceled_reason or gone_reason, c and c[NS] or '', sub, type, event, '', attempts > 0)
       canceled = canceled + 1
     end
   end
@@ -68,6 +76,7 @@ local function reclaim()
   tally('canceled', canceled)
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
   back = {}
+  head = call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES')[2]
   return #ids
 end
 local expired = reclaim()
@@ -82,45 +91,45 @@ for i, id in ipairs(subs) do
   local s = subscription(id)
   local n, before = 0, #ids
   if s then
-    s.lined = true
+    s[LINED] = true
     roll(s, now)
     n = math.min(share, room(s), most - before)
   else
     call('ZREM', KEYS[1], id)
   end
-  if n > 0 and s.du > 0 then
+  if n > 0 and s[DU] > 0 then
     local due = call('ZRANGE', prefix .. 'due:' .. id, '-inf', now, 'BYSCORE', 'LIMIT', 0, n)
     variadic('ZREM', prefix .. 'due:' .. id, due)
-    s.du, s.inf, n = s.du - #due, s.inf + #due, n - #due
+    s[DU], s[INF], n = s[DU] - #due, s[INF] + #due, n - #due
     for _, d in ipairs(due) do
       ids[#ids + 1] = d
       owner[#ids] = s
     end
   end
-  if n > 0 and s.fr > 0 then
+  if n > 0 and s[FR] > 0 then
     local fresh = call('LPOP', prefix .. 'fresh:' .. id, n) or {}
-    s.fr, s.inf = s.fr - #fresh, s.inf + #fresh
+    s[FR], s[INF] = s[FR] - #fresh, s[INF] + #fresh
     for _, d in ipairs(fresh) do
       ids[#ids + 1] = d
       owner[#ids] = s
     end
   end
-  if s then s.turn = #ids == before end   -- the others have had theirs once something is given
+  if s then s[TURN] = #ids == before end   -- the others have had theirs once something is given
   if #ids >= most then break end
 end
 
 if expired + #ids == 0 then whatever_the_memory() end   -- otherwise something was freed
 
 -- 3. Their records, up to the bytes; what is over goes back to where it was.
-local given, names, known, claims, bytes, token = {}, {}, {}, {}, 0, 0
+local given, names, known, claimed, bytes, token = {}, {}, {}, {}, 0, 0
 if #ids > 0 then
   token = call('HINCRBY', prefix .. 'totals', 'token', 1)
   local records = gather('HMGET', deliveries, ids)
-  local over, expiry, holder = #ids + 1, text(now + tonumber(ARGV[4])), text(token) .. ':'
+  local over = #ids + 1
   for i, id in ipairs(ids) do
     local sub, _, _, size, event = parse(records[i])
     if not sub then   -- somebody removed its record: nothing is left to send
-      owner[i].inf = owner[i].inf - 1
+      owner[i][INF] = owner[i][INF] - 1
     else
       if not known[event] then bytes = bytes + size end
       if bytes > most_bytes and #given > 0 then
@@ -133,18 +142,21 @@ if #ids > 0 then
       end
       given[#given + 1] = id
       given[#given + 1] = records[i]
-      claims[#claims + 1] = expiry
-      claims[#claims + 1] = holder .. id
-      owner[i].turn = true
+      claimed[#claimed + 1] = id
+      owner[i][TURN] = true
     end
   end
   for i = #ids, over, -1 do
     local sub, attempts = parse(records[i])
-    owner[i].inf = owner[i].inf - 1
+    owner[i][INF] = owner[i][INF] - 1
     if sub then put_back(owner[i], ids[i], attempts) end
   end
   for id, list in pairs(back) do variadic('LPUSH', prefix .. 'fresh:' .. id, list) end
-  variadic('ZADD', prefix .. 'leases', claims)
+  if #claimed > 0 then
+    local expiry = now + ARGV[4]
+    claim(token, claimed, expiry)
+    if not head or tonumber(head) > expiry then head = expiry end
+  end
 end
 local payloads, list = gather('HMGET', prefix .. 'payloads', names), {}
 for i, event in ipairs(names) do
@@ -154,13 +166,8 @@ end
 flush(now)
 
 -- 4. When to come again: the next that may run, or the next lease that runs out.
-local wake_at = -1
-local function sooner(first)
-  local at = first[2] and tonumber(first[2])
-  if at and (wake_at < 0 or at < wake_at) then wake_at = at end
-end
-sooner(call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES'))
-sooner(call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES'))
+local wake_at = tonumber(call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or head or -1)
+if head and tonumber(head) < wake_at then wake_at = tonumber(head) end
 -- Sleepers by the time (ms) to which they sleep. One whose time is over is awake or dead.
 local sleepers, until_at = prefix .. 'sleepers', now + tonumber(ARGV[8])
 local function wake(other)

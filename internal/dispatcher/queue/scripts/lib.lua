@@ -23,24 +23,26 @@
 -- the history.
 -- `totals` has, beside counters: bytes (payloads of unfinished deliveries), kept (records of the history and payloads that
 -- it alone needs), outbox (what entries up to `filed` take), tries (all those lists).
--- A leased delivery is the member token:delivery of `leases`, scored by its expiry.
--- A subscription is one packed value, so that a batch reads and writes all of its subscriptions in one call each. First
--- what every step needs:
---   gen rate cap max act pau   what configure set: generation, requests a minute, places, backlog bound, active, paused
---                              (act, pau, gone, full and drt are 1 or 0)
---   gone                       1 once cancelled for good: takes nothing, its last leases end as they end
---   full                       1 while the latest publish found the backlog full
---   drt                        1 while it is in `dirty`
---   fr du inf                  waiting in fresh, waiting in due, in flight
---   ru rh                      requests in the rate window but not in flight, and the oldest second that has one
---   rs rn                      the latest second that has one, and how many; `rate:<sub>` has those of the others
---   cf rtry                    failed attempts since the last success; unfinished deliveries that failed at least once
---   ver                        grows with every change of the counters, over all subscriptions of the shard
--- and then its statistics:
---   ok fail canc               finished by outcome
---   lsum lcnt                  latency sum (ms) and count of the attempts that were answered
---   lat lok lst lrs ler        times (ms) of the last attempt and success; the last attempt's status, reason and error
---   ns                         its namespace
+-- What one call leased is the set `claims:<token>` until it is settled; `leases` has these tokens, scored by their expiry.
+-- A subscription is one packed value, so that a batch reads and writes all of its subscriptions in one call each. Unpacked
+-- it is an array, which takes Lua much less than a table with names; what is written [INF] here is a number when the
+-- script is loaded (fieldNames in scripts.go has their order). First what every step needs:
+--   GEN RATE CAP MAX ACT PAU   what configure set: generation, requests a minute, places, backlog bound, active, paused
+--                              (ACT, PAU, GONE, FULL and DRT are 1 or 0)
+--   GONE                       1 once cancelled for good: takes nothing, its last leases end as they end
+--   FULL                       1 while the latest publish found the backlog full
+--   DRT                        1 while it is in `dirty`
+--   FR DU INF                  waiting in fresh, waiting in due, in flight
+--   RU RH                      requests in the rate window but not in flight, and the oldest second that has one
+--   RS RN                      the latest second that has one, and how many; `rate:<sub>` has those of the others
+--   CF RTRY                    failed attempts since the last success; unfinished deliveries that failed at least once
+--   VER                        grows with every change of the counters, over all subscriptions of the shard
+-- and then its statistics, another array once they are asked for:
+--   OK FAIL CANC               finished by outcome
+--   LSUM LCNT                  latency sum (ms) and count of the attempts that were answered
+--   LAT LOK LST LRS LER        times (ms) of the last attempt and success; the last attempt's status, reason and error
+--   NS                         its namespace
+-- What a script notes of a subscription stands behind, false where there is nothing.
 -- `totals` has sums over them all, kept in the same step: ok, failed, canceled, lsum, lcnt, retrying (rtry), and events
 -- that were taken; `types` has these by type.
 local prefix = string.sub(KEYS[1], 1, -6)
@@ -63,10 +65,18 @@ local failing_after = 3   -- failed attempts in a row after which one place in f
 -- A whole number as text. Redis and `..` write a number that is passed as such for several times the cost.
 local function text(n) return string.format('%d', n) end
 
+local present   -- ms
+
 local function clock()
-  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not present then
+    if ARGV[1] ~= '' then
+      present = tonumber(ARGV[1])
+    else
+      local t = call('TIME')
+      present = t[1] * 1000 + math.floor(t[2] / 1000)
+    end
+  end
+  return present
 end
 
 -- Whether the caller has given up by now: its time, where it knows one, is over.
@@ -75,10 +85,13 @@ local function gave_up(now, time)
   return time > 0 and now > time
 end
 
--- A full Redis (maxmemory, noeviction) refuses what may need memory only as the first write of a script. A script that
--- must work all the same begins with this write, which changes nothing.
+local wrote = false   -- something, or what would have been
+
+-- A full Redis (maxmemory, noeviction) refuses what may need memory only as the first write of a script. What must work
+-- all the same begins with this write, which changes nothing.
 local function whatever_the_memory()
-  call('ZREM', prefix .. 'leases', '')
+  if not wrote then call('ZREM', prefix .. 'leases', '') end
+  wrote = true
 end
 
 -- Calls a variadic command in pieces that Lua's stack holds, each with the key, if any, and the option in front. Pieces
@@ -113,69 +126,70 @@ local function gather(command, key, args)
   return all
 end
 
-local touched = {}      -- subscriptions of this call by id; `lined` are those that may be in `ready`
-local order = {}        -- and in the order of their first touch
+local touched = {}      -- subscriptions of this call by id, false where the queue does not know one
+local order = {}        -- those that flush writes, in the order in which they were listed
 local dirty, urgent = {}, {}   -- of these, whose counters, and whose health may have changed
 local dry = false       -- nothing may be written
 local earliest = -1     -- the earliest score that this call put into `ready`
 
 local function unpacked(text)
-  local gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver, list
+  local gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver, stats
   if struct then
     gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver =
       struct.unpack(layout, text)
+    stats = string.sub(text, stats_at)
   else
-    list = cjson.decode(text)
-    gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver = unpack(list)
+    gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver, stats =
+      unpack(cjson.decode(text))
   end
-  return {   -- at most 32 fields, those included that a script adds: with more the table would be twice as large
-    id = '', gen = gen, rate = rate, cap = cap, max = max, act = act, pau = pau, gone = gone, full = full, drt = drt,
-    fr = fr, du = du, inf = inf, ru = ru, rh = rh, rs = rs, rn = rn, cf = cf, rtry = rtry, ver = ver,
-    packed_stats = struct and string.sub(text, stats_at) or list[20], rtry_read = rtry, lined = fr + du > 0
+  return {
+    gen, rate, cap, max, act, pau, gone, full, drt, fr, du, inf, ru, rh, rs, rn, cf, rtry, ver, stats,
+    '', '', rtry, fr + du > 0, false, false, false, false, false, false, false
   }
 end
 
 -- The statistics of a subscription. What is changed in them is written with it.
 local function stats_of(s)
-  local c = s.stats
-  if c then return c end
-  local ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns
-  if struct then
-    ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns = struct.unpack(stats_layout, s.packed_stats)
-  else
-    ok, fail, canc, lsum, lcnt, lat, lok, lst, lrs, ler, ns = unpack(s.packed_stats)
+  local c = s[STATS]
+  if not c then
+    c = struct and {struct.unpack(stats_layout, s[PACKED_STATS])} or s[PACKED_STATS]
+    s[STATS] = c
   end
-  c = {
-    ok = ok, fail = fail, canc = canc, lsum = lsum, lcnt = lcnt, lat = lat, lok = lok, lst = lst, lrs = lrs, ler = ler,
-    ns = ns
-  }
-  s.stats = c
   return c
+end
+
+-- Notes that these deliveries were leased together, until the expiry (ms) unless that is extended.
+local function claim(token, ids, expiry)
+  token = text(token)
+  variadic('SADD', prefix .. 'claims:' .. token, ids)
+  call('ZADD', prefix .. 'leases', text(expiry), token)
+end
+
+-- Takes deliveries back from who leased them. A token is gone with its last one.
+local function unclaim(token, ids)
+  local key = prefix .. 'claims:' .. token
+  wrote = true
+  variadic('SREM', key, ids)
+  if call('EXISTS', key) == 0 then call('ZREM', prefix .. 'leases', token) end
 end
 
 -- Which of its subscription a delivery is that has just been counted as ended. Nobody counts those of one that is gone.
 local function ordinal_of(s)
-  if s.gone == 1 then return '' end
+  if s[GONE] == 1 then return '' end
   local c = stats_of(s)
-  return text(c.ok + c.fail + c.canc)
+  return text(c[OK] + c[FAIL] + c[CANC])
 end
 
 local function packed(s)
-  local c, rest = s.stats, s.packed_stats
-  if not struct then
-    if c then rest = {c.ok, c.fail, c.canc, c.lsum, c.lcnt, c.lat, c.lok, c.lst, c.lrs, c.ler, c.ns} end
-    return cjson.encode({
-      s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.gone, s.full, s.drt, s.fr, s.du, s.inf, s.ru, s.rh, s.rs, s.rn, s.cf,
-      s.rtry, s.ver, rest
-    })
+  local c = s[STATS]
+  if c and struct then
+    s[PACKED_STATS] = struct.pack(stats_layout, c[OK], c[FAIL], c[CANC], c[LSUM], c[LCNT], c[LAT], c[LOK], c[LST],
+      #c[LRS], c[LRS], #c[LER], c[LER], #c[NS], c[NS])
+  elseif c then
+    s[PACKED_STATS] = c
   end
-  if c then
-    rest = struct.pack(
-      stats_layout, c.ok, c.fail, c.canc, c.lsum, c.lcnt, c.lat, c.lok, c.lst, #c.lrs, c.lrs, #c.ler, c.ler, #c.ns, c.ns)
-  end
-  return struct.pack(
-    pack_layout, s.gen, s.rate, s.cap, s.max, s.act, s.pau, s.gone, s.full, s.drt, s.fr, s.du, s.inf, s.ru, s.rh, s.rs, s.rn,
-    s.cf, s.rtry, s.ver, rest)
+  if struct then return struct.pack(pack_layout, unpack(s, 1, 20)) end
+  return cjson.encode({unpack(s, 1, 20)})
 end
 
 -- How many have ended of the subscriptions in a list, in which they stand from the first in such steps.
@@ -195,7 +209,7 @@ local function ends_of_all(list, first, step)
       ends[ids[i]] = ok + fail + canc
     elseif value then
       local c = stats_of(unpacked(value))
-      ends[ids[i]] = c.ok + c.fail + c.canc
+      ends[ids[i]] = c[OK] + c[FAIL] + c[CANC]
     end
   end
   return ends
@@ -215,34 +229,42 @@ local function load(ids)
   for i, text in ipairs(gather('MGET', nil, keys)) do
     if text then
       local s = unpacked(text)
-      s.id = missing[i]
-      touched[s.id] = s
-      order[#order + 1] = s
+      s[ID], s[KEY] = missing[i], keys[i]
+      touched[s[ID]] = s
     end
   end
 end
 
--- One subscription, nil where the queue does not know it.
+-- Has flush write a subscription.
+local function list(s)
+  if s[LISTED] then return end
+  s[LISTED] = true
+  order[#order + 1] = s
+end
+
+-- One subscription, to be written, nil where the queue does not know it.
 local function subscription(id)
   if touched[id] == nil then load({id}) end
-  return touched[id] or nil
+  local s = touched[id] or nil
+  if s then list(s) end
+  return s
 end
 
 -- Forgets the seconds of the rate window that are over. A second counts until its last instant is `window` old. Seconds
 -- that are yet to come, because Redis' clock went back, count as the present one.
 local function roll(s, now)
-  if s.ru == 0 then return end
-  local present, key = math.floor(now / 1000), prefix .. 'rate:' .. s.id
-  if s.rh > present then
-    local used = s.rn
+  if s[RU] == 0 then return end
+  local present, key = math.floor(now / 1000), prefix .. 'rate:' .. s[ID]
+  if s[RH] > present then
+    local used = s[RN]
     for _, n in ipairs(call('HVALS', key)) do used = used + tonumber(n) end
     if not dry then call('DEL', key) end
-    s.ru, s.rh, s.rs, s.rn = used, present, present, used
+    s[RU], s[RH], s[RS], s[RN] = used, present, present, used
     return
   end
-  if now < (s.rh + 1) * 1000 + window then return end
-  local oldest, used, over = s.rs, s.rn, {}
-  if now >= (s.rs + 1) * 1000 + window then oldest, used, s.rn = nil, 0, 0 end
+  if now < (s[RH] + 1) * 1000 + window then return end
+  local oldest, used, over = s[RS], s[RN], {}
+  if now >= (s[RS] + 1) * 1000 + window then oldest, used, s[RN] = nil, 0, 0 end
   local all = call('HGETALL', key)
   for i = 1, #all, 2 do
     local second = tonumber(all[i])
@@ -254,52 +276,52 @@ local function roll(s, now)
     end
   end
   if not dry then variadic('HDEL', key, over) end
-  s.ru, s.rh = used, oldest or 0
+  s[RU], s[RH] = used, oldest or 0
 end
 
 -- Notes in `rate:<sub>` that n requests were sent in a second.
 local function note(s, second, n)
-  local key = prefix .. 'rate:' .. s.id
+  local key = prefix .. 'rate:' .. s[ID]
   if call('HINCRBY', key, text(second), text(n)) == n then call('PEXPIRE', key, window + 10000) end
 end
 
 -- Counts n requests that were sent at the given time (ms) into the rate window. Call roll before.
 local function charge(s, sent, n)
   local second = math.floor(sent / 1000)
-  if second < s.rs then
+  if second < s[RS] then
     note(s, second, n)
-  elseif second == s.rs then
-    s.rn = s.rn + n
+  elseif second == s[RS] then
+    s[RN] = s[RN] + n
   else
-    if s.rn > 0 then note(s, s.rs, s.rn) end
-    s.rs, s.rn = second, n
+    if s[RN] > 0 then note(s, s[RS], s[RN]) end
+    s[RS], s[RN] = second, n
   end
-  if s.ru == 0 or second < s.rh then s.rh = second end
-  s.ru = s.ru + n
+  if s[RU] == 0 or second < s[RH] then s[RH] = second end
+  s[RU] = s[RU] + n
 end
 
 local function room(s)
-  local cap = s.cap
-  if s.cf >= failing_after then cap = 1 end
-  return math.min(cap - s.inf, s.rate - s.ru - s.inf)
+  local cap = s[CAP]
+  if s[CF] >= failing_after then cap = 1 end
+  return math.min(cap - s[INF], s[RATE] - s[RU] - s[INF])
 end
 
 -- When the subscription may next be leased from, nil when it must not be in `ready`: it has nothing that waits, no
 -- place, or may not run.
 local function runnable(s, now)
-  if s.gone == 1 or s.act == 0 or s.pau == 1 or s.fr + s.du == 0 then return nil end
-  local cap = s.cap
-  if s.cf >= failing_after then cap = 1 end
-  if s.inf >= cap then return nil end
+  if s[GONE] == 1 or s[ACT] == 0 or s[PAU] == 1 or s[FR] + s[DU] == 0 then return nil end
+  local cap = s[CAP]
+  if s[CF] >= failing_after then cap = 1 end
+  if s[INF] >= cap then return nil end
   local at = now
-  if s.fr == 0 then
-    local first = call('ZRANGE', prefix .. 'due:' .. s.id, 0, 0, 'WITHSCORES')
+  if s[FR] == 0 then
+    local first = call('ZRANGE', prefix .. 'due:' .. s[ID], 0, 0, 'WITHSCORES')
     if first[2] then at = math.max(now, tonumber(first[2])) end
   end
   roll(s, now)
-  if s.rate - s.ru - s.inf <= 0 then
-    if s.ru == 0 then return nil end
-    at = math.max(at, (s.rh + 1) * 1000 + window)
+  if s[RATE] - s[RU] - s[INF] <= 0 then
+    if s[RU] == 0 then return nil end
+    at = math.max(at, (s[RH] + 1) * 1000 + window)
   end
   return at
 end
@@ -335,16 +357,16 @@ end
 local function mark(version)
   local first, latest, score = {}, {}, text(version)
   for _, s in ipairs(dirty) do
-    s.ver = version
-    if s.drt == 0 then
-      s.drt = 1
+    s[VER] = version
+    if s[DRT] == 0 then
+      s[DRT] = 1
       first[#first + 1] = score
-      first[#first + 1] = s.id
+      first[#first + 1] = s[ID]
     end
   end
   for i, s in ipairs(urgent) do
     latest[2 * i - 1] = score
-    latest[2 * i] = s.id
+    latest[2 * i] = s[ID]
   end
   variadic('ZADD', prefix .. 'dirty', first)
   variadic('ZADD', prefix .. 'urgent', latest)
@@ -354,40 +376,44 @@ end
 local function store(list)
   local written = {}
   for i, s in ipairs(list) do
-    written[2 * i - 1] = prefix .. 'sub:' .. s.id
+    written[2 * i - 1] = s[KEY]
     written[2 * i] = packed(s)
   end
   variadic('MSET', nil, written)
   for _, s in ipairs(list) do
-    if s.gone == 1 and s.fr + s.du == 0 then call('PEXPIRE', prefix .. 'sub:' .. s.id, gone_memory) end
+    if s[GONE] == 1 and s[FR] + s[DU] == 0 then call('PEXPIRE', s[KEY], gone_memory) end
   end
 end
 
--- Writes totals, marks and every touched subscription, and puts it into `ready` or takes it out. Call it once, after all
--- changes. A time in `ready` only moves ahead, lest every publish sent its subscription to the end of the line; one that
--- had its turn in this call (s.turn) begins anew. A time that is too early costs a look at the subscription, no more.
+-- Writes totals, marks and every listed subscription, and puts it into `ready` or takes it out. Call it after all
+-- changes, and before `ready` is looked at. A time in `ready` only moves ahead, lest every publish sent its subscription
+-- to the end of the line; one that had its turn in this call (s[TURN]) begins anew. A time that is too early costs a look
+-- at the subscription, no more.
 local function flush(now)
   local ready_new, ready_ahead, ready_rem = {}, {}, {}
   for _, s in ipairs(order) do
-    if s.rtry ~= s.rtry_read then tally('retrying', s.rtry - s.rtry_read) end
+    if s[RTRY] ~= s[RTRY_READ] then tally('retrying', s[RTRY] - s[RTRY_READ]) end
   end
   local version = write_totals(#dirty > 0)
   if version then mark(version) end
   for _, s in ipairs(order) do
     local at = runnable(s, now)
+    s[LISTED], s[RTRY_READ] = false, s[RTRY]
     if at then
-      local list = s.turn and ready_new or ready_ahead
+      local list = s[TURN] and ready_new or ready_ahead
       list[#list + 1] = text(at)
-      list[#list + 1] = s.id
+      list[#list + 1] = s[ID]
       if earliest < 0 or at < earliest then earliest = at end
-    elseif s.lined then
-      ready_rem[#ready_rem + 1] = s.id
+    elseif s[LINED] then
+      ready_rem[#ready_rem + 1] = s[ID]
     end
+    s[TURN], s[LINED] = false, at ~= nil
   end
   store(order)
   variadic('ZREM', KEYS[1], ready_rem)
   variadic('ZADD', KEYS[1], ready_new)
   variadic('ZADD', KEYS[1], ready_ahead, 'LT')
+  order, dirty, urgent = {}, {}, {}
 end
 
 -- The fields of a delivery's record, nil where there is none; attempts as a number, the rest as text.
@@ -406,13 +432,16 @@ local function record(sub, attempts, created, size, type, event)
   return sub .. '|' .. attempts .. '|' .. created .. '|' .. size .. '|' .. type .. '|' .. event
 end
 
--- Reads the subscriptions of these records in one call.
+-- Reads the subscriptions of these records in one call, to be written.
 local function load_owners(records)
   local ids = {}
   for _, r in ipairs(records) do
     if r then ids[#ids + 1] = string.match(r, '^[^|]*') end
   end
   load(ids)
+  for _, id in ipairs(ids) do
+    if touched[id] then list(touched[id]) end
+  end
 end
 
 -- Whether the first of two ids of entries is the later one.
@@ -434,8 +463,8 @@ local function over(now, ordinal, id, outcome, attempts, size, reason, ns, sub, 
   over_at = over_at or '|' .. text(now) .. '|'
   local n = #over_ids + 1
   over_ids[n] = id
-  over_fields[2 * n - 1] = ordinal .. '|' .. id .. over_at .. outcome .. '|' .. attempts .. '|' .. size .. '|' .. reason .. '|' .. ns .. '|'
-    .. sub .. '|' .. type .. '|' .. event
+  over_fields[2 * n - 1] = ordinal .. '|' .. id .. over_at .. outcome .. '|' .. attempts .. '|' .. size .. '|' .. reason
+    .. '|' .. ns .. '|' .. sub .. '|' .. type .. '|' .. event
   over_fields[2 * n] = tries
   if tried then over_tried[#over_tried + 1] = n end
   local count = over_counts[event]
@@ -458,6 +487,7 @@ local function append()
       first, bytes = i + 1, 0
     end
   end
+  over_ids, over_fields, over_tried, over_names, over_counts, over_sizes = {}, {}, {}, {}, {}, {}
 end
 
 -- Puts the attempts that a delivery kept while it was unfinished in front of its last one.

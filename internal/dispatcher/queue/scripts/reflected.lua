@@ -9,11 +9,11 @@ for i = 2, #ARGV, 2 do
   local id, version = ARGV[i], tonumber(ARGV[i + 1])
   local latest = call('ZSCORE', prefix .. 'urgent', id)
   if latest and tonumber(latest) <= version then call('ZREM', prefix .. 'urgent', id) end
-  latest = touched[id] and touched[id].ver or 0
+  latest = touched[id] and touched[id][VER] or 0
   if latest <= version then
     n = n + call('ZREM', prefix .. 'dirty', id)
     if touched[id] then
-      touched[id].drt = 0
+      touched[id][DRT] = 0
       clean[#clean + 1] = touched[id]
     end
   else

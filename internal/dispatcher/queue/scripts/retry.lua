@@ -30,7 +30,7 @@ if waits then
   local sub, attempts, more, created, size, type, event =
     string.match(waits, '^([^|]*)|(%d+)([^|]*)|(%d+)|(%d+)|([^|]*)|(.*)$')
   local s = subscription(sub)
-  if not s or s.gone == 1 then return {3} end
+  if not s or s[GONE] == 1 then return {3} end
   if call('ZSCORE', prefix .. 'due:' .. sub, id) then
     call('ZADD', prefix .. 'due:' .. sub, now, id)
     call('HSET', deliveries, id, record(sub, attempts .. base_of(attempts, more), created, size, type, event))
@@ -50,7 +50,7 @@ local s = subscription(sub)
 local bytes = tonumber(call('HGET', prefix .. 'totals', 'bytes') or 0)
 local refs = tonumber(call('HGET', prefix .. 'refs', event) or kept_one)
 local idle = refs % kept_one == 0 and tonumber(size) or 0
-if not s or s.gone == 1 or s.fr + s.du + s.inf >= s.max or call('HLEN', deliveries) >= tonumber(ARGV[4])
+if not s or s[GONE] == 1 or s[FR] + s[DU] + s[INF] >= s[MAX] or call('HLEN', deliveries) >= tonumber(ARGV[4])
   or bytes + idle > tonumber(ARGV[5]) or call('HEXISTS', payloads, event) == 0 then
   return {3}
 end
@@ -79,10 +79,10 @@ tally('bytes', idle)
 tally('kept', kept)
 if attempts == '0' then
   call('RPUSH', prefix .. 'fresh:' .. sub, id)
-  s.fr = s.fr + 1
+  s[FR] = s[FR] + 1
 else
   call('ZADD', prefix .. 'due:' .. sub, now, id)
-  s.du, s.rtry = s.du + 1, s.rtry + 1
+  s[DU], s[RTRY] = s[DU] + 1, s[RTRY] + 1
 end
 dirty[1] = s
 flush(now)

@@ -1,42 +1,46 @@
--- settle: ends attempts, with the statistics in the same step.
+-- settle, a part of trip: ends attempts, with the statistics in the same step.
 -- KEYS  [1] ready
--- ARGV  [1] now  [2] settlements, then for each: delivery, token, result (0 done, 1 retry, 2 fail, 3 release),
---       ms until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error,
---       the attempt as the history keeps it; then most attempts of a delivery, and bytes of all attempts, that are kept
---       while it is unfinished
+-- ARGV  [1] now  [2] most attempts of a delivery, and [3] bytes of all attempts, that are kept while it is unfinished
+--       [4] settlements  [5...] their deliveries, then for each: token, result (0 done, 1 retry, 2 fail, 3 release), ms
+--       until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error, the
+--       attempt as the history keeps it. Those of one token had better stand together.
 -- Returns 1 settled or 0 stale for each.
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
-local items, members, i = {}, {}, 3
-for n = 1, tonumber(ARGV[2]) do
-  items[n] = {
-    id = ARGV[i], result = ARGV[i + 2], delay = tonumber(ARGV[i + 3]), ago = tonumber(ARGV[i + 4]),
-    took = tonumber(ARGV[i + 5]), status = ARGV[i + 6], reason = ARGV[i + 7], err = ARGV[i + 8],
-    tries = ARGV[i + 9]
-  }
-  members[n] = ARGV[i + 1] .. ':' .. ARGV[i]
-  i = i + 10
-end
-local most_tries, most_tried = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-local answer, held, ids, valid = {}, {}, {}, {}
-for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', members)) do
-  answer[n] = 0
-  if score and not held[members[n]] then
-    held[members[n]] = true
-    answer[n] = 1
-    valid[#valid + 1] = items[n]
-    ids[#ids + 1] = items[n].id
+local most_tries, most_tried, count = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+-- A settlement begins at i in ARGV, behind its delivery: no table is made of it, which would cost more than all the rest.
+local fields, rows = 9, 5 + count
+local answer, held, ids, valid = {}, {}, {}, {}   -- valid: where those begin that are no longer held
+
+-- Settles what is held of those from n to last, which have the same token.
+local function free(token, n, last)
+  local these = {}
+  for m, is_held in ipairs(call('SMISMEMBER', prefix .. 'claims:' .. token, unpack(ARGV, n + 4, last + 4))) do
+    local id = ARGV[n + m + 3]
+    if is_held == 1 and not held[id] then
+      held[id] = true
+      answer[n + m - 1] = 1
+      these[#these + 1] = id
+      ids[#ids + 1] = id
+      valid[#valid + 1] = rows + (n + m - 2) * fields
+    else
+      answer[n + m - 1] = 0
+    end
   end
+  if #these > 0 then unclaim(token, these) end   -- first, since it frees: a full Redis lets the rest be written
+end
+local n = 1
+while n <= count do
+  local token, last = ARGV[rows + (n - 1) * fields], n
+  while last < count and ARGV[rows + last * fields] == token do last = last + 1 end
+  free(token, n, last)
+  n = last + 1
 end
 if #valid == 0 then return answer end
-local claims = {}
-for member in pairs(held) do claims[#claims + 1] = member end
-variadic('ZREM', prefix .. 'leases', claims)   -- first, since it frees: a full Redis lets the rest be written
 
 local records = gather('HMGET', prefix .. 'deliveries', ids)
 load_owners(records)
-local rewritten, heads, delayed, sent, tried = {}, {}, {}, {}, {}
-local before = {}   -- by subscription: what was before this call, and the last item
+local rewritten, heads, delayed, tried = {}, {}, {}, {}
 
 local function add(map, id, a, b)
   local list = map[id]
@@ -55,113 +59,101 @@ end
 -- Reasons that make a condition of their own, whatever the number of failures.
 local final = {gone = true, egress_denied = true}
 
-local function release(s, item, attempts)
-  if attempts == 0 and item.delay == 0 then
-    add(heads, s.id, item.id)
-    s.fr = s.fr + 1
+local function release(s, id, attempts, delay)
+  if attempts == 0 and delay == 0 then
+    add(heads, s[ID], id)
+    s[FR] = s[FR] + 1
   else
-    add(delayed, s.id, text(now + item.delay), item.id)
-    s.du = s.du + 1
+    add(delayed, s[ID], text(now + delay), id)
+    s[DU] = s[DU] + 1
   end
 end
 
-local function count(s, item, attempts)
+-- Counts an attempt, with its outcome.
+local function count_attempt(s, i, outcome, attempts)
   local c = stats_of(s)
-  if not before[s.id] then before[s.id] = {ok = c.ok, cf = s.cf} end
-  before[s.id].last = item
-  if item.status ~= '0' then
-    c.lsum = c.lsum + item.took
-    c.lcnt = c.lcnt + 1
-    tally('lsum', item.took)
+  if not s[LAST] then s[WAS_OK], s[WAS_CF] = c[OK], s[CF] end
+  s[LAST] = i
+  roll(s, now)
+  charge(s, now - ARGV[i + 3], 1)
+  if ARGV[i + 5] ~= '0' then
+    local took = tonumber(ARGV[i + 4])
+    c[LSUM] = c[LSUM] + took
+    c[LCNT] = c[LCNT] + 1
+    tally('lsum', took)
     tally('lcnt', 1)
   end
-  if item.result == '0' then
-    c.ok = c.ok + 1
-    s.cf = 0
+  if outcome == 's' then
+    c[OK] = c[OK] + 1
+    s[CF] = 0
     tally('ok', 1)
   else
-    s.cf = s.cf + 1
+    s[CF] = s[CF] + 1
   end
-  if item.result == '2' then
-    c.fail = c.fail + 1
+  if outcome == 'f' then
+    c[FAIL] = c[FAIL] + 1
     tally('failed', 1)
+  elseif outcome == 'c' then
+    c[CANC] = c[CANC] + 1
+    tally('canceled', 1)
   end
-  if item.result == '1' then
-    if attempts == 0 then s.rtry = s.rtry + 1 end
+  if not outcome then
+    if attempts == 0 then s[RTRY] = s[RTRY] + 1 end
   elseif attempts > 0 then
-    s.rtry = s.rtry - 1
+    s[RTRY] = s[RTRY] - 1
   end
 end
 
-local outcomes = {['0'] = 's', ['1'] = 'c', ['2'] = 'f', ['3'] = 'c', ['4'] = 'c'}   -- 4: cancelled meanwhile
+local outcomes = {['0'] = 's', ['2'] = 'f'}
+local of_nobody = {s = 'ok', f = 'failed', c = 'canceled'}   -- counted for one that is gone
 
--- Ends a delivery that was cancelled while it was in flight and that would wait again.
-local function quit(s, item, attempts)
-  local c = stats_of(s)
-  c.canc = c.canc + 1
-  tally('canceled', 1)
-  if item.result == '3' then
-    if attempts > 0 then s.rtry = s.rtry - 1 end
-    dirty[#dirty + 1] = s
-  else
-    item.result = '4'
-  end
-end
-
-for n, item in ipairs(valid) do
+for n, i in ipairs(valid) do
+  local id, result, reason = ids[n], ARGV[i + 1], ARGV[i + 6]
   local sub, attempts, created, size, event, type, more = parse(records[n])
-  local s = sub and subscription(sub)
-  if s then s.inf = s.inf - 1 end
-  local ends, reason = item.result == '0' or item.result == '2', item.reason
-  if not s or s.gone == 1 then
-    local total = item.result == '0' and 'ok' or item.result == '2' and 'failed' or 'canceled'
-    tally(total, 1)
-    ends = sub ~= nil
-    if s and attempts > 0 then s.rtry = s.rtry - 1 end
-    if not (item.result == '0' or item.result == '2') then reason = gone_reason end
-  elseif item.result == '3' and is_marked(more) then
-    quit(s, item, attempts)
-    ends, reason = true, canceled_reason
-  elseif item.result == '3' then
-    release(s, item, attempts)
+  local s = sub and touched[sub]
+  local outcome, made = outcomes[result], result ~= '3' and 1 or 0   -- made: whether there was an attempt
+  if s then s[INF] = s[INF] - 1 end
+  if not s or s[GONE] == 1 then
+    if not outcome then outcome, reason = 'c', gone_reason end
+    tally(of_nobody[outcome], 1)
+    if s and attempts > 0 then s[RTRY] = s[RTRY] - 1 end
   else
-    local second = math.floor((now - item.ago) / 1000)
-    local seconds = sent[sub]
-    if not seconds then
-      seconds = {}
-      sent[sub] = seconds
+    if not outcome and is_marked(more) then outcome, reason = 'c', canceled_reason end
+    if made == 1 then
+      count_attempt(s, i, outcome, attempts)
+    elseif outcome then   -- cancelled, and nothing was sent
+      local c = stats_of(s)
+      c[CANC] = c[CANC] + 1
+      tally('canceled', 1)
+      if attempts > 0 then s[RTRY] = s[RTRY] - 1 end
+      dirty[#dirty + 1] = s
+    else
+      release(s, id, attempts, tonumber(ARGV[i + 2]))
     end
-    seconds[second] = (seconds[second] or 0) + 1
-    if not ends and is_marked(more) then
-      quit(s, item, attempts)
-      ends, reason = true, canceled_reason
-    end
-    count(s, item, attempts)
-    if not ends then
-      rewritten[#rewritten + 1] = item.id
+    if made == 1 and not outcome then
+      rewritten[#rewritten + 1] = id
       rewritten[#rewritten + 1] = record(sub, text(attempts + 1) .. more, created, size, type, event)
-      add(delayed, sub, text(now + item.delay), item.id)
-      s.du = s.du + 1
-      tried[#tried + 1] = item
+      add(delayed, sub, text(now + ARGV[i + 2]), id)
+      s[DU] = s[DU] + 1
+      tried[#tried + 1] = n
     end
   end
-  if ends then
-    local c = s and stats_of(s)
-    over(now, s and ordinal_of(s) or '', item.id, outcomes[item.result],
-      text(item.result == '3' and attempts or attempts + 1) .. more, size, reason, c and c.ns or '', sub, type, event,
-      item.tries, attempts > 0)
+  if outcome and sub then
+    over(now, s and ordinal_of(s) or '', id, outcome, text(attempts + made) .. more, size, reason,
+      s and stats_of(s)[NS] or '', sub, type, event, ARGV[i + 8], attempts > 0)
   end
 end
 
 -- Keeps the attempts of deliveries that go on, as many as there is room for.
 local function keep_tries()
   if #tried == 0 then return end
-  local held, added = tonumber(call('HGET', prefix .. 'totals', 'tries') or 0), 0   -- without what ends in this call
-  for _, item in ipairs(tried) do
-    if #item.tries > 0 and held + added + #item.tries <= most_tried then
-      local key = prefix .. 'tries:' .. item.id
-      added = added + #item.tries
-      if call('RPUSH', key, item.tries) > most_tries then added = added - #call('LPOP', key) end
+  local kept, added = tonumber(call('HGET', prefix .. 'totals', 'tries') or 0), 0   -- without what ends in this call
+  for _, n in ipairs(tried) do
+    local attempt = ARGV[valid[n] + 8]
+    if #attempt > 0 and kept + added + #attempt <= most_tried then
+      local key = prefix .. 'tries:' .. ids[n]
+      added = added + #attempt
+      if call('RPUSH', key, attempt) > most_tries then added = added - #call('LPOP', key) end
     end
   end
   tally('tries', added)
@@ -176,18 +168,15 @@ for id, list in pairs(heads) do
 end
 for id, list in pairs(delayed) do variadic('ZADD', prefix .. 'due:' .. id, list) end
 for _, s in ipairs(order) do
-  local was = before[s.id]
-  if sent[s.id] then roll(s, now) end
-  for second, n in pairs(sent[s.id] or {}) do charge(s, second * 1000, n) end
-  if was then
-    local c, reason = stats_of(s), was.last.reason
-    local first_success = was.ok == 0 and c.ok > 0
-    local turned = reason ~= c.lrs and (final[reason] or final[c.lrs])
-    if first_success or turned or health(was.cf) ~= health(s.cf) then urgent[#urgent + 1] = s end
-    c.lat, c.lst, c.lrs, c.ler = now, tonumber(was.last.status), reason, was.last.err
-    if c.ok > was.ok then c.lok = now end
+  local i = s[LAST]
+  if i then
+    local c, reason = stats_of(s), ARGV[i + 6]
+    local first_success = s[WAS_OK] == 0 and c[OK] > 0
+    local turned = reason ~= c[LRS] and (final[reason] or final[c[LRS]])
+    if first_success or turned or health(s[WAS_CF]) ~= health(s[CF]) then urgent[#urgent + 1] = s end
+    c[LAT], c[LST], c[LRS], c[LER] = now, tonumber(ARGV[i + 5]), reason, ARGV[i + 7]
+    if c[OK] > s[WAS_OK] then c[LOK] = now end
     dirty[#dirty + 1] = s
   end
 end
-flush(now)
 return answer

@@ -1,0 +1,21 @@
+-- trip: all that a dispatcher has for the shard at a time: publish, settle, extend and lease, in this order, so that what
+-- was just published or freed can be leased at once. These are functions here, each with ARGV of its own.
+-- KEYS  [1] ready
+-- ARGV  [1] now  [2] to [5] for each part how many arguments it has behind now, 0 where it is left out  [6...] those
+-- Returns what each part returns, 0 for one that was left out.
+-- Repeating it does what repeating each part does: nothing twice.
+local parts, answers, at = {publish, settle, extend, lease}, {0, 0, 0, 0}, 5
+
+local function run(n)
+  local count = tonumber(ARGV[n + 1])
+  if count == 0 then return end
+  local args = {ARGV[1]}
+  for i = 1, count do args[i + 1] = ARGV[at + i] end
+  at = at + count
+  answers[n] = parts[n](args)
+end
+
+for n = 1, 3 do run(n) end
+flush(clock())
+run(4)   -- which looks at what the others wrote
+return answers
