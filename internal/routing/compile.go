@@ -61,13 +61,15 @@ func Compile(sub *v1alpha1.WebhookSubscription, from Sources, d Defaults) *Route
 	return r
 }
 
-// ParseEndpoint returns the parts of an endpoint's URL, nil where it cannot be one.
-func ParseEndpoint(raw string) *url.URL {
-	endpoint, err := url.Parse(raw)
-	if err != nil || endpoint.Host == "" {
+// ParseEndpoint returns the endpoint of a URL, nil where it cannot be one.
+func ParseEndpoint(raw string) *Endpoint {
+	parsed, err := url.Parse(raw)
+	if err != nil || parsed.Host == "" {
 		return nil
 	}
-	return endpoint
+	shown := *parsed
+	shown.User, shown.RawQuery, shown.ForceQuery, shown.Fragment = nil, "", false, ""
+	return &Endpoint{URL: parsed, Address: shown.String()}
 }
 
 func compileFilter(f *v1alpha1.EventFilter) Filter {

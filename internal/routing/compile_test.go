@@ -281,3 +281,16 @@ func TestSourceNamesListsEachReferenceOnce(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestTheAddressOfAnEndpointShowsNoSecret(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://app.example/hook":                       "https://app.example/hook",
+		"https://user:pass@app.example:8443/a%2Fb?key=1": "https://app.example:8443/a%2Fb",
+		"http://app.example?#part":                       "http://app.example",
+	} {
+		endpoint := ParseEndpoint(raw)
+		if endpoint.Address != want || endpoint.String() != raw {
+			t.Errorf("%s: shown as %s, sent to %s", raw, endpoint.Address, endpoint)
+		}
+	}
+}

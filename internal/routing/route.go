@@ -39,7 +39,7 @@ type Route struct {
 	Filter Filter
 	Grant  *Grant // of the Namespace, nil where nobody asked for one: see Restrict
 
-	Endpoint      *url.URL      // nil where the spec's URL is none; never changed
+	Endpoint      *Endpoint     // nil where the spec's URL is none; never changed
 	Timeout       time.Duration // of one attempt, to the last byte of the response
 	RatePerMinute int
 	MaxInFlight   int
@@ -48,6 +48,12 @@ type Route struct {
 	PreviousUntil time.Time // when the second key stops; zero without one, and where nobody has set a time yet
 	Headers       []Header
 	TLS           *TLS // how https connections are made; nil: by the system's authorities, without a client certificate
+}
+
+// Endpoint is where the requests of a route go. ParseEndpoint makes it.
+type Endpoint struct {
+	*url.URL
+	Address string // the URL without a password and without the query, which often is one: what may be shown
 }
 
 // Filter narrows the events of a route. A part that is empty lets every event pass.

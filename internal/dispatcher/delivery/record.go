@@ -31,14 +31,12 @@ func packed(route *routing.Route, s queue.Settlement, e Exchange) []byte {
 	return history.AppendAttempt(nil, &attempt, addressOf(route), shownHeaders(room[:0], route, e.Header))
 }
 
-// addressOf is where the route's requests go, without a password and without the query, which often is one.
+// addressOf is where the route's requests go, as it may be shown.
 func addressOf(route *routing.Route) string {
 	if route.Endpoint == nil {
 		return ""
 	}
-	shown := *route.Endpoint
-	shown.User, shown.RawQuery, shown.ForceQuery, shown.Fragment = nil, "", false, ""
-	return shown.String()
+	return route.Endpoint.Address
 }
 
 // shownHeaders appends the headers of a request that may be shown: never one that comes from a Secret, nor one of that

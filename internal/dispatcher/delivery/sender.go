@@ -43,6 +43,11 @@ type identified interface {
 	As(identity egress.Identity) http.RoundTripper
 }
 
+// punctual is a transport that takes the deadline beside the request: a context for each attempt would cost more.
+type punctual interface {
+	RoundTripBefore(req *http.Request, deadline time.Time) (*http.Response, error)
+}
+
 // NewSender returns a Sender that sends by transport and calls itself Nexus-Webhook/version. The transport must not
 // follow redirects. What a route's TLS asks for takes an egress.Transport: no other sends for such a route.
 func NewSender(transport http.RoundTripper, version string) *Sender {
@@ -60,12 +65,9 @@ func (e *RequestError) Error() string { return "the subscription's " + e.Part + 
 // the connection to the last byte of the answer, or when ctx ends. The route must have a key.
 func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lease) Exchange {
 	started := time.Now()
-	ctx, cancel := context.WithDeadline(ctx, started.Add(route.Timeout))
-	defer cancel()
 	e := Exchange{Started: started}
-	clock := &sendClock{started: started}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: clock.stop, GotConn: clock.connected})
-	req, err := s.request(ctx, route, lease)
+	clock := newSendClock(started)
+	req, err := s.request(httptrace.WithClientTrace(ctx, &clock.trace), route, lease)
 	transport := s.transport
 	if err == nil && route.TLS != nil {
 		transport, err = s.transportAs(route.TLS)
@@ -74,7 +76,7 @@ func (s *Sender) Send(ctx context.Context, route *routing.Route, lease queue.Lea
 		e.Err = err
 	} else {
 		e.Header = req.Header
-		exchange(transport, req, &e)
+		exchange(transport, req, started.Add(route.Timeout), &e)
 	}
 	if c := clock.connection.Load(); c != nil {
 		e.Reused, e.RemoteAddress = c.reused, c.remote
@@ -94,8 +96,16 @@ func (s *Sender) transportAs(asked *routing.TLS) (http.RoundTripper, error) {
 	return transport.As(egress.Identity{ID: asked.ID, RootCAs: asked.RootCAs, Certificate: asked.Certificate}), nil
 }
 
-func exchange(transport http.RoundTripper, req *http.Request, e *Exchange) {
-	res, err := transport.RoundTrip(req)
+func exchange(transport http.RoundTripper, req *http.Request, deadline time.Time, e *Exchange) {
+	send := transport.RoundTrip
+	if t, ok := transport.(punctual); ok {
+		send = func(req *http.Request) (*http.Response, error) { return t.RoundTripBefore(req, deadline) }
+	} else {
+		ctx, cancel := context.WithDeadline(req.Context(), deadline)
+		defer cancel()
+		req = req.WithContext(ctx)
+	}
+	res, err := send(req)
 	if err != nil {
 		e.Err = err
 		return
@@ -116,15 +126,16 @@ func (s *Sender) request(ctx context.Context, route *routing.Route, lease queue.
 	if err != nil {
 		return nil, err
 	}
+	body := lease.Body // GetBody would keep the whole lease
 	template := http.Request{
 		Method:        http.MethodPost,
-		URL:           route.Endpoint,
+		URL:           route.Endpoint.URL,
 		Host:          route.Endpoint.Host,
 		Header:        header,
-		Body:          inMemory(lease.Body),
-		ContentLength: int64(len(lease.Body)),
+		Body:          inMemory(body),
+		ContentLength: int64(len(body)),
 		// Lets the transport send again what it could not write because a kept connection had just been closed.
-		GetBody: func() (io.ReadCloser, error) { return inMemory(lease.Body), nil },
+		GetBody: func() (io.ReadCloser, error) { return inMemory(body), nil },
 	}
 	return template.WithContext(ctx), nil
 }
@@ -173,6 +184,7 @@ func keysFor(keys [][]byte, attempt int) (first, second []byte) {
 
 // sendClock holds when a request was written, and over which connection.
 type sendClock struct {
+	trace   httptrace.ClientTrace // by which it learns of them
 	started time.Time
 	after   atomic.Int64 // nanoseconds from started until then, 0 while it was not
 
@@ -182,6 +194,12 @@ type sendClock struct {
 type connection struct {
 	remote string
 	reused bool
+}
+
+func newSendClock(started time.Time) *sendClock {
+	c := &sendClock{started: started}
+	c.trace.WroteRequest, c.trace.GotConn = c.stop, c.connected
+	return c
 }
 
 func (c *sendClock) connected(info httptrace.GotConnInfo) {

@@ -471,6 +471,43 @@ func TestACancelledAttemptIsAShutdown(t *testing.T) {
 	}
 }
 
+func TestACancelledAttemptOnAConnectionThatServedBeforeIsAShutdown(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var requests atomic.Int32
+	e := startEndpoint(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if requests.Add(1) == 3 {
+			cancel()
+			<-r.Context().Done()
+		}
+	}, plain)
+	sender := NewSender(newTransport(t), "dev")
+	for attempt := 1; attempt <= 2; attempt++ {
+		if got := sender.Send(ctx, testRoute(e.url()), testLease(attempt)); got.Err != nil {
+			t.Fatal(got.Err)
+		}
+	}
+	got := sender.Send(ctx, testRoute(e.url()), testLease(3))
+	if Classify(got).Reason != ReasonShutdown || !got.Reused || got.Duration > 5*time.Second {
+		t.Errorf("exchange: %+v", got)
+	}
+}
+
+func TestTheTimeoutBindsATransportThatKnowsOnlyContexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		transport := roundTrip(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		})
+		route := testRoute("https://endpoint.test/")
+		got := NewSender(transport, "dev").Send(t.Context(), route, testLease(1))
+		if Classify(got).Reason != ReasonTimeout || got.Duration != route.Timeout {
+			t.Errorf("exchange: %+v", got)
+		}
+	})
+}
+
 func TestRunningOutOfDescriptorsCostsNoAttempt(t *testing.T) {
 	transport := roundTrip(func(*http.Request) (*http.Response, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}

@@ -46,14 +46,16 @@ func suits(req *http.Request) bool {
 
 // connection returns one that is kept and lives, or a new one. It returns none where the peer turns out to speak
 // HTTP/2: the connection is then handed over.
-func (d *direct) connection(ctx context.Context, p *peer) (*conn, error) {
+func (d *direct) connection(next call, p *peer) (*conn, error) {
 	for c := d.peers.take(p); c != nil; c = d.peers.take(p) {
-		if c.alive() {
+		if c.alive() && c.turnTo(next) {
 			c.reused = true
 			return c, nil
 		}
 		c.discard()
 	}
+	ctx, cancel := next.context()
+	defer cancel()
 	socket, err := d.dial(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
@@ -67,19 +69,19 @@ func (d *direct) connection(ctx context.Context, p *peer) (*conn, error) {
 }
 
 // roundTrip sends the request on a connection.
-func (c *conn) roundTrip(req *http.Request) (*http.Response, error) {
-	defer func() { _ = req.Body.Close() }() // as a RoundTripper must; it is in memory
-	message := messages.Get().(*[]byte)     //nolint:forcetypeassert // the pool holds nothing else
+func (c *conn) roundTrip(call call) (*http.Response, error) {
+	defer func() { _ = call.Body.Close() }() // as a RoundTripper must; it is in memory
+	message := messages.Get().(*[]byte)      //nolint:forcetypeassert // the pool holds nothing else
 	defer messages.Put(message)
 	var err error
-	if *message, err = appendRequest((*message)[:0], req, c.peer.host); err != nil {
+	if *message, err = appendRequest((*message)[:0], call.Request, c.peer.host); err != nil {
 		c.peers.keep(c) // nothing was sent
 		return nil, err
 	}
-	res, err := c.exchange(req, *message)
+	res, err := c.exchange(call, *message)
 	if err != nil {
 		c.discard()
-		return nil, explain(req, err)
+		return nil, call.explain(err)
 	}
 	return res, nil
 }
@@ -129,19 +131,37 @@ type conn struct {
 	peer    *peer
 	peers   *peers
 	reader  *bufio.Reader
-	allowed int             // bytes that may still be read
-	reused  bool            // served an exchange before
+	allowed int  // bytes that may still be read
+	reused  bool // served an exchange before
+	remote  net.Addr
 	raw     syscall.RawConn // nil where there is none
+	look    func(uintptr)   // is peek, made once
 	quiet   bool            // when it was looked at last, nothing could be read
 	since   time.Time       // idle since
-	release func() bool     // ends the watch over the request's context, false if that ended it already
+	release func() bool     // ends the watch over a context, false if that ended already; nil without a watch
+	watched <-chan struct{} // of that context, where the watch lasts longer than an exchange
 }
 
 func newConn(socket net.Conn, p *peer, all *peers) *conn {
 	c := &conn{Conn: socket, peer: p, peers: all, raw: rawConn(socket)}
+	if remote := socket.RemoteAddr(); remote != nil {
+		c.remote = address{remote, remote.String()}
+	}
+	c.look = c.peek
 	c.reader = bufio.NewReaderSize((*bounded)(c), 4<<10)
 	return c
 }
+
+// address has its text at hand, for which every exchange asks.
+type address struct {
+	net.Addr
+	text string
+}
+
+func (a address) String() string { return a.text }
+
+// RemoteAddr is that of the socket.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
 // bounded reads from a conn what it allows.
 type bounded conn
@@ -158,14 +178,13 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // exchange sends a message and returns the answer up to its body. With an error, the connection is of no use.
-func (c *conn) exchange(req *http.Request, message []byte) (*http.Response, error) {
-	ctx := req.Context()
-	if err := c.watch(ctx); err != nil {
+func (c *conn) exchange(call call, message []byte) (*http.Response, error) {
+	if err := c.watch(call); err != nil {
 		return nil, err
 	}
-	trace := httptrace.ContextClientTrace(ctx)
+	trace := httptrace.ContextClientTrace(call.Context())
 	if trace != nil && trace.GotConn != nil {
-		trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn, Reused: c.reused})
+		trace.GotConn(httptrace.GotConnInfo{Conn: c, Reused: c.reused})
 	}
 	_, err := c.Write(message)
 	if trace != nil && trace.WroteRequest != nil {
@@ -174,30 +193,20 @@ func (c *conn) exchange(req *http.Request, message []byte) (*http.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	return c.answer(req)
+	return c.answer(call)
 }
 
-// watch makes the connection end with the context.
-func (c *conn) watch(ctx context.Context) error {
-	deadline, _ := ctx.Deadline() // the zero time is none
-	if err := c.SetDeadline(deadline); err != nil {
-		return err
-	}
-	c.release = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	return nil
-}
-
-func (c *conn) answer(req *http.Request) (*http.Response, error) {
+func (c *conn) answer(call call) (*http.Response, error) {
 	for range maxInformational + 1 {
 		c.allowed = maxResponseHeader
-		res, err := http.ReadResponse(c.reader, req)
+		res, err := http.ReadResponse(c.reader, call.Request)
 		if err != nil {
 			return nil, err
 		}
 		if res.StatusCode/100 != 1 || res.StatusCode == http.StatusSwitchingProtocols {
 			c.allowed = math.MaxInt
 			res.Body = &answerBody{
-				ReadCloser: res.Body, conn: c, request: req, ended: res.Body == http.NoBody,
+				ReadCloser: res.Body, conn: c, call: call, ended: res.Body == http.NoBody,
 				last: res.Close || res.StatusCode == http.StatusSwitchingProtocols,
 			}
 			return res, nil
@@ -206,29 +215,19 @@ func (c *conn) answer(req *http.Request) (*http.Response, error) {
 	return nil, errors.New("too many 1xx answers")
 }
 
-// explain says why an exchange broke off: because its context ended, where that is why.
-func explain(req *http.Request, err error) error {
-	if ended := req.Context().Err(); ended != nil {
-		return fmt.Errorf("%w: %w", ended, err)
-	}
-	return err
-}
-
 // discard closes the connection.
 func (c *conn) discard() {
-	if c.release != nil {
-		c.release()
-	}
+	c.unwatch()
 	_ = c.Close() // whatever it says, nothing is left to do
 }
 
 // answerBody is an answer's body. Once it was read to its end, closing it keeps the connection.
 type answerBody struct {
 	io.ReadCloser
-	conn    *conn
-	request *http.Request
-	ended   bool // read to its end
-	last    bool // the connection serves no further exchange
+	conn  *conn
+	call  call
+	ended bool // read to its end
+	last  bool // the connection serves no further exchange
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
@@ -240,7 +239,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.ended = true
 		return n, io.EOF
 	default:
-		return n, explain(b.request, err)
+		return n, b.call.explain(err)
 	}
 }
 
@@ -250,12 +249,10 @@ func (b *answerBody) Close() error {
 		return nil
 	}
 	b.conn = nil
-	// The watch must have ended before the next exchange begins: one that just runs would cut that off.
-	if !b.ended || b.last || c.reader.Buffered() > 0 || !c.release() {
+	if !b.ended || b.last || c.reader.Buffered() > 0 || !c.rest(b.call) {
 		c.discard()
 		return nil
 	}
-	c.release = nil
 	c.peers.keep(c)
 	return nil
 }

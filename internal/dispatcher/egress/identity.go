@@ -42,7 +42,12 @@ type as struct {
 }
 
 func (a as) RoundTrip(req *http.Request) (*http.Response, error) {
-	return a.transport.roundTrip(req, a.secure)
+	return a.transport.roundTrip(callOf(req), a.secure)
+}
+
+// RoundTripBefore is that of the Transport.
+func (a as) RoundTripBefore(req *http.Request, deadline time.Time) (*http.Response, error) {
+	return a.transport.roundTrip(callBefore(req, deadline), a.secure)
 }
 
 // identities keeps the ways of identities that are in use.

@@ -187,7 +187,7 @@ func (c *conn) alive() bool {
 	if c.raw == nil || c.reader.Buffered() > 0 {
 		return false
 	}
-	return c.raw.Control(c.peek) == nil && c.quiet
+	return c.raw.Control(c.look) == nil && c.quiet
 }
 
 // peek notes whether nothing can be read, not even an end.

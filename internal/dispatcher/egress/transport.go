@@ -130,37 +130,59 @@ func baseTransport(o Options, encrypted bool) *http.Transport {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	return t.roundTrip(req, t.secure)
+	return t.roundTrip(callOf(req), t.secure)
 }
 
-func (t *Transport) roundTrip(req *http.Request, secure *way) (*http.Response, error) {
-	switch req.URL.Scheme {
+// RoundTripBefore is RoundTrip for one of many requests that share a context, where a context for each would cost much:
+// the deadline covers everything from the connection to the last byte of the answer, as if it were the context's. When
+// that context ends, kept connections which served it last end with it.
+func (t *Transport) RoundTripBefore(req *http.Request, deadline time.Time) (*http.Response, error) {
+	return t.roundTrip(callBefore(req, deadline), t.secure)
+}
+
+func (t *Transport) roundTrip(call call, secure *way) (*http.Response, error) {
+	switch call.URL.Scheme {
 	case "http":
-		return t.plain.roundTrip(req)
+		return t.plain.roundTrip(call)
 	case "https":
-		res, err := secure.roundTrip(req)
+		res, err := secure.roundTrip(call)
 		return res, asHandshakeError(err)
 	default:
-		return secure.general.RoundTrip(req) // which says that it knows no such scheme
+		return secure.general.RoundTrip(call.Request) // which says that it knows no such scheme
 	}
 }
 
-func (w *way) roundTrip(req *http.Request) (*http.Response, error) {
-	p, open := w.direct.peers.find(req.URL.Host)
-	if !open || !suits(req) {
-		return w.generally(req, p)
+func (w *way) roundTrip(call call) (*http.Response, error) {
+	p, open := w.direct.peers.find(call.URL.Host)
+	if !open || !suits(call.Request) {
+		return w.inTime(call, p)
 	}
-	c, err := w.direct.connection(req.Context(), p)
+	c, err := w.direct.connection(call, p)
 	switch {
 	case err != nil:
-		_ = req.Body.Close() // as a RoundTripper must
+		_ = call.Body.Close() // as a RoundTripper must
 		return nil, err
 	case c == nil:
 		defer w.direct.handOver.drop(p.address) // in case another connection was there meanwhile
-		return w.generally(req, p)
+		return w.inTime(call, p)
 	default:
-		return c.roundTrip(req)
+		return c.roundTrip(call)
 	}
+}
+
+// inTime sends by the http.Transport, which knows no other bound than a context.
+func (w *way) inTime(call call, p *peer) (*http.Response, error) {
+	if !call.shares {
+		return w.generally(call.Request, p)
+	}
+	ctx, cancel := call.context()
+	res, err := w.generally(call.WithContext(ctx), p)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	res.Body = &boundedBody{res.Body, cancel}
+	return res, nil
 }
 
 // generally sends by the http.Transport, and says so where the peer seems not to like our certificate.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -54,7 +55,7 @@ func AppendAttempt(b []byte, a *Attempt, url string, headers []Header) []byte {
 	p = appendText(p, text(a.RemoteAddress, MaxText))
 	p = appendText(p, text(url, MaxURL))
 	p = appendHeaders(p, headers)
-	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
+	return append(binary.AppendUvarint(slices.Grow(b, binary.MaxVarintLen64+len(p)), uint64(len(p))), p...)
 }
 
 func flag(b bool) byte {
