@@ -26,15 +26,9 @@ const Prefix = "sha256="
 // signatureLength is that of Prefix and 32 bytes in hex.
 const signatureLength = len(Prefix) + 2*sha256.Size
 
-// timestampLayout is RFC 3339 in UTC with seconds, the form that consumers see in X-Nexus-Timestamp.
-const timestampLayout = "2006-01-02T15:04:05Z"
-
-// separator stands between the timestamp and the body in what is signed.
-var separator = []byte{'.'}
-
 // Timestamp renders t as the header X-Nexus-Timestamp: RFC 3339, UTC, whole seconds (2025-11-30T10:30:00Z).
 func Timestamp(t time.Time) string {
-	return t.UTC().Format(timestampLayout)
+	return t.UTC().Format(time.RFC3339)
 }
 
 // Sign returns the value of X-Nexus-Signature-256 for body at timestamp: "sha256=" and 64 lower-case hex digits.
@@ -42,7 +36,7 @@ func Timestamp(t time.Time) string {
 func Sign(secret []byte, timestamp string, body []byte) string {
 	sum := digest(secret, timestamp, body)
 	var signature [signatureLength]byte
-	hex.Encode(signature[copy(signature[:], Prefix):], sum[:])
+	hex.Encode(signature[copy(signature[:], Prefix):], sum)
 	return string(signature[:])
 }
 
@@ -53,13 +47,13 @@ func Verify(secret []byte, timestamp string, body []byte, signature string) bool
 	return hmac.Equal([]byte(want), []byte(strings.TrimPrefix(signature, Prefix)))
 }
 
-func digest(secret []byte, timestamp string, body []byte) (sum [sha256.Size]byte) {
+func digest(secret []byte, timestamp string, body []byte) []byte {
 	mac := hmac.New(sha256.New, secret)
-	write(mac, []byte(timestamp))
-	write(mac, separator)
+	head := make([]byte, 0, max(len(timestamp)+1, sha256.Size)) // has room for the sum too
+	head = append(append(head, timestamp...), '.')
+	write(mac, head)
 	write(mac, body)
-	mac.Sum(sum[:0])
-	return sum
+	return mac.Sum(head[:0])
 }
 
 // write feeds h, whose Write is documented never to return an error.
