@@ -77,13 +77,9 @@ func (r *rig) elected(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, electionTime)
 	defer cancel()
 	for {
-		sum := 0.0
-		for _, d := range r.dispatchers {
-			n, err := metric(ctx, d, "nexus_webhook_status_elected")
-			if err != nil {
-				return err
-			}
-			sum += n
+		sum, err := r.sum(ctx, "nexus_webhook_status_elected")
+		if err != nil {
+			return err
 		}
 		if sum == 1 {
 			return nil
@@ -92,6 +88,57 @@ func (r *rig) elected(ctx context.Context) error {
 			return fmt.Errorf("no dispatcher was elected to write statuses: %w", err)
 		}
 	}
+}
+
+// sum adds a metric of all dispatchers.
+func (r *rig) sum(ctx context.Context, name string) (sum float64, err error) {
+	for _, d := range r.dispatchers {
+		n, err := metric(ctx, d, name)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// statusTime bounds how long the first statuses may take; quietTime is how long nothing must wait to be written then.
+const (
+	statusTime = 2 * time.Minute
+	quietTime  = 3 * time.Second
+)
+
+// warmUp delivers once to each subscription and waits until their statuses say so: the first ones of new subscriptions
+// come once, and at the greatest pace that there is. What is measured behind it is how a service goes on.
+func (r *rig) warmUp(ctx context.Context, kinds ...kind) error {
+	say("warming up")
+	for _, k := range kinds {
+		if err := r.reset(ctx); err != nil {
+			return err
+		}
+		groups := subscriptions / k.fanOut
+		if err := r.publish(ctx, load{kind: k, events: groups, groups: groups}); err != nil {
+			return err
+		}
+		if _, err := r.waitFor(ctx, subscriptions); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
+	for since := time.Now(); time.Since(since) < quietTime; {
+		waiting, err := r.sum(ctx, "nexus_webhook_status_waiting")
+		if err != nil {
+			return fmt.Errorf("the first statuses are not written: %w", err)
+		}
+		if waiting > 0 {
+			since = time.Now()
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("%g statuses wait to be written: %w", waiting, err)
+		}
+	}
+	return nil
 }
 
 func (r *rig) beginRedis(dir string, masters int) (url string, err error) {

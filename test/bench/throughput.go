@@ -50,6 +50,9 @@ func throughput(ctx context.Context, b *bench) error {
 		{"batches", load{kind: single, events: b.events, groups: subscriptions, batch: true}, 0.65, 0},
 	}
 	return b.withRig(ctx, shape{}, func(r *rig) error {
+		if err := r.warmUp(ctx, single, tenth); err != nil {
+			return err
+		}
 		before, err := b.bare(ctx)
 		if err != nil {
 			return err
