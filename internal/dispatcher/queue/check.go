@@ -127,20 +127,25 @@ func checkPersistence(fields map[string]string) []Finding {
 }
 
 func (q *Queue) checkLayout(ctx context.Context) ([]Finding, error) {
-	key := layoutKey(q.Prefix)
-	shards, err := q.client.Get(ctx, key).Int()
+	key, want := layoutKey(q.Prefix), fmt.Sprintf("%d/%d", layoutFormat, q.Shards)
+	layout, err := q.client.Get(ctx, key).Result()
 	if errors.Is(err, redis.Nil) { // only then, since a full Redis refuses the write
-		err = q.client.SetArgs(ctx, key, q.Shards, redis.SetArgs{Mode: "NX"}).Err()
+		err = q.client.SetArgs(ctx, key, want, redis.SetArgs{Mode: "NX"}).Err()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, fmt.Errorf("write the queue's layout: %w", unavailable(err))
 		}
-		shards, err = q.client.Get(ctx, key).Int()
+		layout, err = q.client.Get(ctx, key).Result()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the queue's layout: %w", unavailable(err))
 	}
-	if shards == q.Shards {
+	if layout == want {
 		return nil, nil
+	}
+	var format, shards int
+	if read, _ := fmt.Sscanf(layout, "%d/%d", &format, &shards); read < 2 || format != layoutFormat {
+		return []Finding{{fmt.Sprintf("Redis holds a queue that another version of the dispatcher wrote: let that version "+
+			"run until it is empty, then delete the key %s", key), true}}, nil
 	}
 	return []Finding{{fmt.Sprintf("Redis holds a queue of %d shards but %d are set: set the former, "+
 		"or let it run empty and delete the key %s", shards, q.Shards, key), true}}, nil

@@ -76,6 +76,20 @@ func TestCheckComparesTheLayout(t *testing.T) {
 	}
 }
 
+func TestCheckRefusesWhatAnotherVersionWrote(t *testing.T) {
+	p := onServer(t, redistest.ForTest(t, "--appendonly", "yes"))
+	key := layoutKey(p.prefix)
+	want := []Finding{{"Redis holds a queue that another version of the dispatcher wrote: let that version run until it is " +
+		"empty, then delete the key " + key, true}}
+	for _, layout := range []string{"1", "1/1", "3/1"} {
+		p.client.Set(t.Context(), key, layout, 0)
+		findings, err := p.queue(t, nil).Check(t.Context())
+		if diff := cmp.Diff(want, findings); diff != "" || err != nil {
+			t.Errorf("%v, findings (-want +got):\n%s", err, diff)
+		}
+	}
+}
+
 func TestCheckOfACluster(t *testing.T) {
 	client, err := Connect(redistest.ClusterForTest(t).URL())
 	if err != nil {

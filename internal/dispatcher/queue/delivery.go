@@ -56,7 +56,8 @@ type Lease struct {
 	// Deadline is when the claim ends by this process' monotonic clock unless extended; no request may start after it.
 	Deadline time.Time
 
-	shard int
+	shard   int
+	holding *holding
 }
 
 // Result says how an attempt ended for the queue.

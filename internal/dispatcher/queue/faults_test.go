@@ -43,7 +43,7 @@ func TestFirstEventAfterAStartIsLeasedAtOnce(t *testing.T) {
 	p := onServer(t, redistest.ForTest(t))
 	q, c := p.run(t, nil)
 	configure(t, q, "s1")
-	eventually(t, "the lease script is known and idle", func() bool {
+	eventually(t, "it is idle", func() bool {
 		return p.client.ZCard(t.Context(), newKeys(p.prefix, 0).prefix+"sleepers").Val() == 1
 	})
 	before := time.Now()
@@ -250,6 +250,12 @@ func TestAFullRedisRefusesOnlyTheEventsOfATrip(t *testing.T) {
 	r.audit()
 	if state := r.state(); state["deliveries"] != "d2=s2|0|1000000|4|t|e1" {
 		t.Errorf("deliveries: %s", state["deliveries"])
+	}
+	if extended := r.extend(2); extended != "[1]" {
+		t.Errorf("extend answered %s", extended)
+	}
+	if slept := r.lease(claim{}); slept != "[0 1000000 1020000 0 [] []]" {
+		t.Errorf("lease of nothing answered %s", slept)
 	}
 }
 

@@ -37,7 +37,10 @@ func (k keys) operationCounts(id string) string { return k.prefix + "op:" + id +
 // wake is the channel on which a sleeping dispatcher hears that there is work for it.
 func (k keys) wake(dispatcher string) string { return k.prefix + "wake:" + dispatcher }
 
-// layoutKey holds the number of shards that the data was written with.
+// layoutFormat tells what the scripts write. Another one takes a queue that is empty: what it finds it would misread.
+const layoutFormat = 2
+
+// layoutKey holds the format and the number of shards that the data was written with.
 func layoutKey(prefix string) string { return prefix + ":layout" }
 
 // shardOf places a subscription, or the first record of an event, on a shard.

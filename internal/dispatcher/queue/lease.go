@@ -46,10 +46,15 @@ func (c redisTime) at(t time.Time) int64 {
 
 // take hands the leases of one call to the consumer.
 func (s *shard) take(leases []Lease, started time.Time) {
-	if len(leases) > 0 {
-		s.held[leases[0].Token] = holding{started, len(leases)}
-		s.q.consumer.Take(leases)
+	if len(leases) == 0 {
+		return
 	}
+	h := &holding{since: started, left: len(leases)}
+	for i := range leases {
+		leases[i].holding = h
+	}
+	s.held[leases[0].Token] = h
+	s.q.consumer.Take(leases)
 }
 
 // parseLeases reads {token, now, wake, expired, {id, record...}, {event, payload...}}.

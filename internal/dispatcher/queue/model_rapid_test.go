@@ -137,6 +137,27 @@ func (m *machine) trip(rt *rapid.T) {
 			checks[n](answer)
 		}
 	}
+	m.repeat(rt, parts, answers)
+}
+
+// repeat does the same trip again, but for the lease: it must change nothing but how long leases hold.
+func (m *machine) repeat(rt *rapid.T, parts [4][]any, answers []any) {
+	token := 0
+	if parts[extendPart] != nil {
+		token = parts[extendPart][1].(int) //nolint:forcetypeassert // or the test stops
+	}
+	extended := []int{m.model.extend(token)}
+	parts[leasePart] = nil
+	again := m.rig.trip(parts)
+	if parts[publishPart] != nil && told(again[publishPart]) != told(answers[publishPart]) {
+		rt.Fatalf("the same trip published %v, then %v", answers[publishPart], again[publishPart])
+	}
+	if settled, _ := again[settlePart].([]any); slices.Contains(settled, any(int64(1))) {
+		rt.Fatalf("the same trip settled %v, then %v", answers[settlePart], settled)
+	}
+	if parts[extendPart] != nil && fmt.Sprint(again[extendPart]) != fmt.Sprint(extended) {
+		rt.Fatalf("the same trip extended %v, the model %v", again[extendPart], extended)
+	}
 }
 
 func (m *machine) publishing(rt *rapid.T) doing {

@@ -63,7 +63,7 @@ const (
 	fairShare = 4
 	// maxLease bounds the deliveries of one lease, and with them the time that Redis is held: about 2 ms.
 	maxLease = 256
-	// maxSettlements and maxTargets bound the other scripts alike.
+	// maxSettlements and maxTargets bound the other parts of a round trip alike.
 	maxSettlements = 512
 	maxTargets     = 500
 	maxEvents      = 512

@@ -322,7 +322,10 @@ func (r *rig) state() map[string]string {
 	iter := r.client.Scan(ctx, 0, r.keys.prefix+"*", 1000).Iterator()
 	for iter.Next(ctx) {
 		name := strings.TrimPrefix(iter.Val(), r.keys.prefix)
-		if strings.HasPrefix(name, "claims:") {
+		if token, ok := strings.CutPrefix(name, "claims:"); ok {
+			if err := r.client.ZScore(ctx, r.keys.prefix+"leases", token).Err(); err != nil {
+				state[name] = "of no lease"
+			}
 			continue // shown with the leases
 		}
 		content := r.content(ctx, iter.Val())

@@ -1,10 +1,6 @@
 package queue
 
-import (
-	"cmp"
-	"slices"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // maxErrorLength bounds a stored error, in bytes.
 const maxErrorLength = 256
@@ -15,9 +11,7 @@ const (
 	maxTriesBytes = 64 << 20
 )
 
-// settleArgs sorts the settlements by their tokens.
 func settleArgs(settlements []Settlement, triesBytes int64) []any {
-	slices.SortStableFunc(settlements, func(a, b Settlement) int { return cmp.Compare(a.Lease.Token, b.Lease.Token) })
 	args := make([]any, 0, 3+10*len(settlements))
 	args = append(args, maxTries, triesBytes, len(settlements))
 	for i := range settlements {
@@ -44,7 +38,7 @@ func (s *shard) settled(settlements []Settlement, p *part) {
 	}
 	for i := range settlements {
 		lease := &settlements[i].Lease
-		s.let(lease.Token)
+		s.let(lease)
 		if number(p.reply[i]) == 0 && !settlements[i].repeated && !p.again {
 			s.q.metrics.stale.Inc()
 			s.log.Warn("Settled too late: the lease had run out", "delivery", lease.DeliveryID,
@@ -53,13 +47,11 @@ func (s *shard) settled(settlements []Settlement, p *part) {
 	}
 }
 
-// let notes that one of the deliveries with this token is held no longer.
-func (s *shard) let(token int64) {
-	h, ok := s.held[token]
-	if h.left--; ok && h.left > 0 {
-		s.held[token] = h
-	} else {
-		delete(s.held, token)
+// let notes that a lease is held no longer.
+func (s *shard) let(lease *Lease) {
+	h := lease.holding
+	if h.left--; h.left == 0 && s.held[lease.Token] == h {
+		delete(s.held, lease.Token)
 	}
 }
 

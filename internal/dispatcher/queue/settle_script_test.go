@@ -182,6 +182,26 @@ func TestSettleScriptFences(t *testing.T) {
 			call:   func(r *rig) string { return r.settle(end{delivery: "d1", token: 1, result: Done}) },
 			answer: "[0]",
 		},
+		"of several with their own tokens the last one that came counts as the last": {
+			seed: func(r *rig) {
+				r.configure("s1 1 60 5 9 1 0")
+				r.publish(pub{id: "e1", targets: "s1/d1 s1/d2"})
+				r.lease(claim{most: 1})
+				r.lease(claim{most: 1})
+			},
+			call: func(r *rig) string {
+				return r.settle(end{delivery: "d2", token: 2, result: Done, status: 200},
+					end{delivery: "d1", token: 1, result: Retry, delay: 9, status: 500, reason: "server_error"})
+			},
+			answer: "[1 1]",
+			want: map[string]string{
+				"deliveries": "d1=s1|1|1000000|4|t|e1", "refs": "e1=1+1", "ended": "[1:d2=1000000|s|1|4||n|s1|t|e1]",
+				"due:s1": "d1@1000009", "leases": "-", "ready": "s1@1000009", "urgent": "s1@2",
+				"sub:s1": "g1 r60 c5 m9 a1 p0 cf=1 du=1 lat=1000000 lcnt=2 lok=1000000 lrs=server_error lst=500 ok=1 rh=1000" +
+					" rn=2 rs=1000 rtry=1 ru=2 ver=2",
+				"totals": "bytes=4 events=1 lcnt=2 ok=1 retrying=1 token=2 version=2",
+			},
+		},
 		"the second time within one call too, and the others hold": {
 			seed: func(r *rig) {
 				two(r)

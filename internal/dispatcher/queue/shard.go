@@ -30,12 +30,14 @@ type shard struct {
 	unconfirmed unconfirmed
 
 	// Of the goroutine of run alone:
-	held      map[int64]holding // by token
-	extended  time.Time
-	calls     int64 // publish calls made
-	answered  int64 // the latest of them that was answered
-	outage    outage
-	redisTime redisTime
+	held     map[int64]*holding // by token: where Redis lost data, a token may come again
+	extended time.Time
+	calls    int64 // publish calls made
+	answered int64 // the latest of them that was answered
+	outage   outage
+	// refusalLogged is when a refusal of a part was last told.
+	refusalLogged time.Time
+	redisTime     redisTime
 }
 
 // holding is what one call leased and is not settled.
@@ -47,7 +49,7 @@ type holding struct {
 func newShard(q *Queue, index int) *shard {
 	return &shard{
 		q: q, index: index, keys: newKeys(q.Prefix, index), log: q.Logger.With("shard", index),
-		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[int64]holding{},
+		kick: make(chan struct{}, 1), endings: make(chan struct{}, 1), held: map[int64]*holding{},
 		confirm: make(chan struct{}, 1),
 	}
 }
@@ -267,7 +269,16 @@ func (s *shard) call(ctx context.Context, parts ...*part) {
 			p.reply = reply
 		case string: // only this part was refused
 			p.err = refusal(reply)
+			s.refused(p.err)
 		}
+	}
+}
+
+// refused tells of a part that Redis refused, once a minute at most.
+func (s *shard) refused(err error) {
+	if now := time.Now(); now.Sub(s.refusalLogged) >= outageLogInterval {
+		s.log.Error("Redis refuses a part of what it was sent", "error", err)
+		s.refusalLogged = now
 	}
 }
 
@@ -316,7 +327,7 @@ func (s *shard) prolonged(tokens []int64, p *part, started time.Time) {
 		switch {
 		case !ok: // its last delivery was settled in the same round trip
 		case i < len(p.reply) && number(p.reply[i]) == 1:
-			s.held[token] = holding{started, h.left}
+			h.since = started
 		default:
 			delete(s.held, token)
 			s.q.metrics.lost.Add(float64(h.left))

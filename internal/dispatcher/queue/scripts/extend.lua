@@ -4,12 +4,13 @@
 -- Returns 1 prolonged or 0 lost for each. Never brings a lost lease back.
 local expiry = clock() + ARGV[2]
 whatever_the_memory()
-local answer, args = {}, {}
-for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', {unpack(ARGV, 3)})) do
+local tokens, answer, args = {}, {}, {}
+for i = 3, #ARGV do tokens[i - 2] = ARGV[i] end   -- may be more than unpack takes
+for n, score in ipairs(gather('ZMSCORE', prefix .. 'leases', tokens)) do
   answer[n] = score and 1 or 0
   if score then
     args[#args + 1] = expiry
-    args[#args + 1] = ARGV[n + 2]
+    args[#args + 1] = tokens[n]
   end
 end
 variadic('ZADD', prefix .. 'leases', args)

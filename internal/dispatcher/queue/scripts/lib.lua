@@ -407,7 +407,7 @@ local function flush(now)
     elseif s[LINED] then
       ready_rem[#ready_rem + 1] = s[ID]
     end
-    s[TURN], s[LINED] = false, at ~= nil
+    s[LINED] = at ~= nil
   end
   store(order)
   variadic('ZREM', KEYS[1], ready_rem)

@@ -3,38 +3,45 @@
 -- ARGV  [1] now  [2] most attempts of a delivery, and [3] bytes of all attempts, that are kept while it is unfinished
 --       [4] settlements  [5...] their deliveries, then for each: token, result (0 done, 1 retry, 2 fail, 3 release), ms
 --       until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error, the
---       attempt as the history keeps it. Those of one token had better stand together.
+--       attempt as the history keeps it. They are in the order in which the attempts ended.
 -- Returns 1 settled or 0 stale for each.
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
 local most_tries, most_tried, count = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 -- A settlement begins at i in ARGV, behind its delivery: no table is made of it, which would cost more than all the rest.
 local fields, rows = 9, 5 + count
-local answer, held, ids, valid = {}, {}, {}, {}   -- valid: where those begin that are no longer held
-
--- Settles what is held of those from n to last, which have the same token.
-local function free(token, n, last)
-  local these = {}
-  for m, is_held in ipairs(call('SMISMEMBER', prefix .. 'claims:' .. token, unpack(ARGV, n + 4, last + 4))) do
-    local id = ARGV[n + m + 3]
-    if is_held == 1 and not held[id] then
-      held[id] = true
-      answer[n + m - 1] = 1
-      these[#these + 1] = id
-      ids[#ids + 1] = id
-      valid[#valid + 1] = rows + (n + m - 2) * fields
-    else
-      answer[n + m - 1] = 0
+local answer, tokens, of_token = {}, {}, {}   -- of_token: which settlements have it
+for n = 1, count do
+  answer[n] = 0
+  local token = ARGV[rows + (n - 1) * fields]
+  local list = of_token[token]
+  if list then
+    list[#list + 1] = n
+  else
+    of_token[token] = {n}
+    tokens[#tokens + 1] = token
+  end
+end
+-- First, since it frees: a full Redis lets the rest be written.
+for _, token in ipairs(tokens) do
+  local asked, claimed, seen = {}, {}, {}
+  for m, n in ipairs(of_token[token]) do asked[m] = ARGV[n + 4] end
+  for m, is_claimed in ipairs(gather('SMISMEMBER', prefix .. 'claims:' .. token, asked)) do
+    local id = asked[m]
+    if is_claimed == 1 and not seen[id] then
+      seen[id] = true
+      answer[of_token[token][m]] = 1
+      claimed[#claimed + 1] = id
     end
   end
-  if #these > 0 then unclaim(token, these) end   -- first, since it frees: a full Redis lets the rest be written
+  if #claimed > 0 then unclaim(token, claimed) end
 end
-local n = 1
-while n <= count do
-  local token, last = ARGV[rows + (n - 1) * fields], n
-  while last < count and ARGV[rows + last * fields] == token do last = last + 1 end
-  free(token, n, last)
-  n = last + 1
+local ids, valid = {}, {}   -- deliveries that are settled now, and where their settlements begin
+for n = 1, count do
+  if answer[n] == 1 then
+    ids[#ids + 1] = ARGV[n + 4]
+    valid[#valid + 1] = rows + (n - 1) * fields
+  end
 end
 if #valid == 0 then return answer end
 
