@@ -29,7 +29,7 @@ func callBefore(req *http.Request, deadline time.Time) call {
 
 // context returns one that ends with the call.
 func (c call) context() (context.Context, context.CancelFunc) {
-	if !c.shares {
+	if !c.shares || c.deadline.IsZero() {
 		return c.Context(), func() {}
 	}
 	return context.WithDeadline(c.Context(), c.deadline)

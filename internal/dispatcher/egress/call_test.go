@@ -263,3 +263,33 @@ func TestTheEndOfASharedContextSparesAContextOfItsOwn(t *testing.T) {
 		}
 	}
 }
+
+// An attempt may take longer than an endpoint is remembered that nobody else uses.
+func TestAConnectionThatNobodyWouldFindIsClosed(t *testing.T) {
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	url := startScripted(t, func(int) string {
+		close(arrived)
+		<-answer
+		return ok
+	})
+	transport := startTransport(t, toLoopback(t))
+	sent := make(chan error, 1)
+	go func() {
+		_, _, err := sendBefore(t.Context(), transport, url, "{}", inTime)
+		sent <- err
+	}()
+	<-arrived
+	peers := transport.plain.direct.peers
+	peers.mu.Lock()
+	peers.sweep(time.Now().Add(idleTimeout))
+	peers.mu.Unlock()
+	close(answer)
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	peers.mu.Lock()
+	defer peers.mu.Unlock()
+	if idle, kept := peers.idle, peers.kept.used.Load(); idle != 0 || kept != 0 {
+		t.Errorf("%d connections are kept, %d counted", idle, kept)
+	}
+}

@@ -36,6 +36,7 @@ type peer struct {
 	asks    atomic.Bool // for a certificate, and speaks HTTP/2
 	idle    []*conn
 	used    time.Time
+	gone    bool // nobody will look for its connections: it is forgotten, maybe while a request is under way
 }
 
 func newPeers(defaultPort string, kept *allowance) *peers {
@@ -112,11 +113,11 @@ func (ps *peers) take(p *peer) *conn {
 	return c
 }
 
-// keep takes a connection for the next request, or closes it where there are enough.
+// keep takes a connection for the next request, or closes it where there are enough or nobody would find it.
 func (ps *peers) keep(c *conn) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if !ps.kept.take() {
+	if c.peer.gone || !ps.kept.take() {
 		c.discard()
 		return
 	}
@@ -163,6 +164,7 @@ func (ps *peers) sweep(now time.Time) {
 		p.idle = kept
 		if len(kept) == 0 && now.Sub(p.used) >= idleTimeout {
 			delete(ps.byHost, host)
+			p.gone = true
 		}
 	}
 }

@@ -35,8 +35,9 @@ type shard struct {
 	calls    int64 // publish calls made
 	answered int64 // the latest of them that was answered
 	outage   outage
-	// refusalLogged is when a refusal of a part was last told.
+	// refusalLogged is when a refusal of a part was last told, unsettled whether that of settlements is the latest.
 	refusalLogged time.Time
+	unsettled     bool
 	redisTime     redisTime
 }
 
@@ -103,7 +104,7 @@ func (s *shard) finish(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.Join(errors.New("settlements left behind at the end; their leases will run out"), ctx.Err())
 		}
-		if s.outage.since.IsZero() {
+		if s.outage.since.IsZero() && !s.unsettled {
 			continue
 		}
 		select {
@@ -229,10 +230,14 @@ func (s *shard) trip(ctx context.Context, b batch) time.Duration {
 	}
 	wait, hungry := s.leased(&lease, started, late)
 	s.q.unreserve(s, room, hungry)
-	if b.more {
+	switch s.unsettled = settle.err != nil; {
+	case s.unsettled:
+		return min(wait, refusedRetry)
+	case b.more:
 		return 0
+	default:
+		return wait
 	}
-	return wait
 }
 
 // part is one of those of trip.lua; without args it is left out.
@@ -366,6 +371,7 @@ const (
 	outageLogInterval = time.Minute
 	firstRetry        = 50 * time.Millisecond
 	lastRetry         = 2 * time.Second
+	refusedRetry      = time.Second
 	shortly           = 10 * time.Millisecond
 )
 

@@ -15,8 +15,7 @@
 --       its entry is {its number from 1, code, ...}: 0, subs with a full backlog; 1, receipt of the first time; 2 seen
 --       with another fingerprint; 3 the shard is full; 4, subs that must be configured first. leased is 0 where nothing
 --       was, or {token, now, how many}, with the places of these among all targets of the call, from 0, ascending, where
---       it was not all of them. Or {1}: a late copy of an earlier call; or the error, as text, of a Redis that is full
---       (or refuses all writes, as lease will find).
+--       it was not all of them. Or {1}: a late copy of an earlier call; or the error, as text, of a Redis that is full.
 -- Never queues a part of an event. The same call again changes nothing and gets the first answer.
 -- Never leases past anything that waits: neither deliveries of the same subscription nor other subscriptions' turn; and
 -- nothing to a caller that has given up, as when Redis hung.

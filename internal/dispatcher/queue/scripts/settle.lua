@@ -22,7 +22,8 @@ for n = 1, count do
     tokens[#tokens + 1] = token
   end
 end
--- First, since it frees: a full Redis lets the rest be written.
+whatever_the_memory()
+local claims = {}   -- by token: the deliveries that are settled now
 for _, token in ipairs(tokens) do
   local asked, claimed, seen = {}, {}, {}
   for m, n in ipairs(of_token[token]) do asked[m] = ARGV[n + 4] end
@@ -34,9 +35,9 @@ for _, token in ipairs(tokens) do
       claimed[#claimed + 1] = id
     end
   end
-  if #claimed > 0 then unclaim(token, claimed) end
+  claims[token] = claimed
 end
-local ids, valid = {}, {}   -- deliveries that are settled now, and where their settlements begin
+local ids, valid = {}, {}   -- all of these, and where their settlements begin
 for n = 1, count do
   if answer[n] == 1 then
     ids[#ids + 1] = ARGV[n + 4]
@@ -47,6 +48,10 @@ if #valid == 0 then return answer end
 
 local records = gather('HMGET', prefix .. 'deliveries', ids)
 load_owners(records)
+-- Nothing was changed up to here: data that cannot be read leave the claims, and the settlements can come again.
+for _, token in ipairs(tokens) do
+  if #claims[token] > 0 then unclaim(token, claims[token]) end
+end
 local rewritten, heads, delayed, tried = {}, {}, {}, {}
 
 local function add(map, id, a, b)

@@ -2,24 +2,33 @@
 -- was just published or freed can be leased at once. These are functions here, each with ARGV of its own.
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] to [5] for each part how many arguments it has behind now, 0 where it is left out  [6...] those
--- Returns what each part returns, 0 for one that was left out, the error as text where settle fails: what publish did must
---       be flushed all the same.
+-- Returns what each part returns, 0 for one that was left out, and the error as text for one that failed although others
+--       did their work, of which their callers must hear. Where nothing was done the error is raised.
 -- Repeating it queues and settles nothing twice; it leases what is due then.
-local parts, answers, at = {publish, settle, extend, lease}, {0, 0, 0, 0}, 5
+local parts, answers, at, done = {publish, settle, extend, lease}, {0, 0, 0, 0}, 5, false
 
 local function run(n)
   local count = tonumber(ARGV[n + 1])
-  if count == 0 then return end
+  if count == 0 then return true end
   local args = {ARGV[1]}
   for i = 1, count do args[i + 1] = ARGV[at + i] end
   at = at + count
-  answers[n] = parts[n](args)
+  local ok, answer = pcall(parts[n], args)
+  if ok then
+    answers[n] = answer
+    done = done or type(answer) == 'table'
+  else
+    answers[n] = type(answer) == 'table' and answer.err or tostring(answer)
+  end
+  return ok, answer
 end
 
-run(1)
-local ok, failure = pcall(run, 2)
-if not ok then answers[2] = type(failure) == 'table' and failure.err or tostring(failure) end
-flush(clock())
+if not run(1) then
+  touched, order, dirty, urgent, added = {}, {}, {}, {}, {}
+end
+run(2)
+flush(clock())   -- before the others, which must not take it along when they fail
 run(3)
-run(4)   -- which looks at what the others wrote
+local ok, failure = run(4)   -- looks at what the others wrote
+if not ok and not done then error(failure) end
 return answers
