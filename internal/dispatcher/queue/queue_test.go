@@ -40,7 +40,7 @@ func TestQueueOnACluster(t *testing.T) {
 func TestQueueOnAnEmbeddedServer(t *testing.T) {
 	server := miniredis.RunT(t)
 	suite(t, func(t *testing.T) place {
-		client, err := Connect("redis://" + server.Addr())
+		client, err := Connect("redis://" + server.Addr() + "?read_timeout=20s") // its Lua takes seconds for an audit
 		if err != nil {
 			t.Fatal(err)
 		}
