@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"nexus.io/webhooks/test/redistest"
 )
 
@@ -133,5 +135,19 @@ func TestAPartThatFailsLeavesTheOthersWhole(t *testing.T) {
 			}
 			r.audit()
 		})
+	}
+}
+
+// By what stands in front of the error go-redis leaves a server that is no master any more.
+func TestATripOnAReplicaSaysSo(t *testing.T) {
+	server := redistest.ForTest(t)
+	r := newRig(t)
+	r.client = server.ReplicaForTest(t).Client()
+	t.Cleanup(func() { _ = r.client.Close() })
+	for name, publishing := range map[string][]any{"nothing": nil, "an event": r.publishArgs(1, pub{id: "e1"})} {
+		_, err := r.try(tripScript, append([]any{len(publishing), 0, 0, 8}, append(publishing, r.leasing(claim{})...)...)...)
+		if !redis.HasErrorPrefix(err, "READONLY") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -20,15 +20,17 @@ local function run(n)
   else
     answers[n] = type(answer) == 'table' and answer.err or tostring(answer)
   end
-  return ok, answer
+  return ok
 end
 
-if not run(1) then
+if not run(1) then   -- what it began must not be written with the rest
   touched, order, dirty, urgent, added = {}, {}, {}, {}, {}
+  over_ids, over_fields, over_tried, over_names, over_counts, over_sizes = {}, {}, {}, {}, {}, {}
 end
 run(2)
 flush(clock())   -- before the others, which must not take it along when they fail
 run(3)
-local ok, failure = run(4)   -- looks at what the others wrote
-if not ok and not done then error(failure) end
+if not run(4) and not done then   -- lease looks at what the others wrote
+  return {err = answers[4]}   -- as Redis said it, READONLY in front, by which clients know that a master has gone
+end
 return answers
