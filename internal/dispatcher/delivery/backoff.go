@@ -41,6 +41,11 @@ func jitterOf(deliveryID string) float64 {
 	return float64(maphash.String(jitterSeed, deliveryID)>>11) / (1 << 53)
 }
 
+// transit is for how long a request that was written may be on its way, through buffers, the network and a busy
+// endpoint. After that, or once it was answered, it is charged to the rate limit: charged when it is written, one that
+// came late would have come within 60 s of the one that gets its place next.
+const transit = time.Second
+
 // settlementOf says what becomes of a lease after an attempt. An endpoint's wish for a longer delay is granted up to
 // the maximum. A retry beyond the budget is the end, unless it was ours to cut the attempt off.
 func settlementOf(lease queue.Lease, retry routing.Retry, e Exchange, jitter float64) queue.Settlement {
@@ -48,7 +53,7 @@ func settlementOf(lease queue.Lease, retry routing.Retry, e Exchange, jitter flo
 	s := queue.Settlement{
 		Lease:      lease,
 		Result:     verdict.Result,
-		SentAgo:    e.SentAgo,
+		ArrivedAgo: max(0, e.SentAgo-transit),
 		Duration:   e.Duration,
 		StatusCode: e.StatusCode,
 		Reason:     string(verdict.Reason),

@@ -51,6 +51,25 @@ func TestBackoffAtItsEdges(t *testing.T) {
 	}
 }
 
+// The rate limit holds by the endpoint's clock: a request is charged when it has surely come.
+func TestARequestIsChargedOnceItHasArrived(t *testing.T) {
+	cases := map[string]struct{ sentAgo, arrivedAgo time.Duration }{
+		"nothing was sent":     {0, 0},
+		"answered at once":     {time.Millisecond, 0},
+		"answered in time":     {time.Second, 0},
+		"answered late":        {30 * time.Second, 29 * time.Second},
+		"longer than a window": {2 * time.Minute, 119 * time.Second},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := settlementOf(testLease(1), briefRetry, Exchange{StatusCode: 200, Sent: true, SentAgo: c.sentAgo}, 0)
+			if s.ArrivedAgo != c.arrivedAgo {
+				t.Errorf("written %v ago it counts as arrived %v ago, want %v", c.sentAgo, s.ArrivedAgo, c.arrivedAgo)
+			}
+		})
+	}
+}
+
 func FuzzBackoffStaysInItsBounds(f *testing.F) {
 	f.Add(int64(5e9), int64(36e11), 3, 0.5)
 	f.Add(int64(math.MaxInt64), int64(math.MaxInt64), 64, 1.0)

@@ -101,7 +101,7 @@ func newRig(transport http.RoundTripper, shape func(*Options), all ...*routing.R
 func (r *rig) one(lease queue.Lease) queue.Settlement {
 	s := r.wholeOne(lease)
 	s.Lease = queue.Lease{}
-	s.Duration, s.SentAgo, s.Attempt = 0, 0, nil
+	s.Duration, s.ArrivedAgo, s.Attempt = 0, 0, nil
 	return s
 }
 

@@ -76,8 +76,8 @@ type Settlement struct {
 	Lease      Lease
 	Result     Result
 	RetryAfter time.Duration // from now by Redis' clock; with Retry (and with Release: not before that)
-	// SentAgo is the time since the request was written, by which the rate limit charges it. Zero: just now.
-	SentAgo    time.Duration
+	// ArrivedAgo is the time since the endpoint got the request, by which the rate limit charges it. Zero: just now.
+	ArrivedAgo time.Duration
 	Duration   time.Duration // of the whole exchange, for the latency sum
 	StatusCode int           // 0 where there was no answer
 	Reason     string        // closed set (delivery.Reason), "" on success

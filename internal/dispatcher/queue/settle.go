@@ -19,7 +19,7 @@ func settleArgs(settlements []Settlement, triesBytes int64) []any {
 	}
 	for i := range settlements {
 		t := &settlements[i]
-		args = append(args, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(), t.SentAgo.Milliseconds(),
+		args = append(args, t.Lease.Token, int(t.Result), t.RetryAfter.Milliseconds(), t.ArrivedAgo.Milliseconds(),
 			t.Duration.Milliseconds(), t.StatusCode, t.Reason, cut(t.Error, maxErrorLength), t.Attempt)
 	}
 	return args

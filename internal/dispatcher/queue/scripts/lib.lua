@@ -279,15 +279,15 @@ local function roll(s, now)
   s[RU], s[RH] = used, oldest or 0
 end
 
--- Notes in `rate:<sub>` that n requests were sent in a second.
+-- Notes in `rate:<sub>` that n requests arrived in a second.
 local function note(s, second, n)
   local key = prefix .. 'rate:' .. s[ID]
   if call('HINCRBY', key, text(second), text(n)) == n then call('PEXPIRE', key, window + 10000) end
 end
 
--- Counts n requests that were sent at the given time (ms) into the rate window. Call roll before.
-local function charge(s, sent, n)
-  local second = math.floor(sent / 1000)
+-- Counts n requests that arrived at the given time (ms) into the rate window. Call roll before.
+local function charge(s, arrived, n)
+  local second = math.floor(arrived / 1000)
   if second < s[RS] then
     note(s, second, n)
   elseif second == s[RS] then

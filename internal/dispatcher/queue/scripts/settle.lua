@@ -2,8 +2,8 @@
 -- KEYS  [1] ready
 -- ARGV  [1] now  [2] most attempts of a delivery, and [3] bytes of all attempts, that are kept while it is unfinished
 --       [4] settlements  [5...] their deliveries, then for each: token, result (0 done, 1 retry, 2 fail, 3 release), ms
---       until the next attempt, ms since the request was written, ms that the exchange took, status, reason, error, the
---       attempt as the history keeps it. They are in the order in which the attempts ended.
+--       until the next attempt, ms since the endpoint got the request, ms that the exchange took, status, reason, error,
+--       the attempt as the history keeps it. They are in the order in which the attempts ended.
 -- Returns 1 settled or 0 stale for each.
 -- Never changes anything for a lease that was taken back or settled before.
 local now = clock()
