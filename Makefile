@@ -75,7 +75,7 @@ test: build ## Run all tests, with the race detector, against a real API server,
 	@hack/ensure-packages
 	@hack/ensure-tools kubernetes etcd
 	@echo "test: go test $(TEST_FLAGS) $(TEST) (API server and etcd of $(ASSETS), $$(redis-server --version | cut -d ' ' -f 1-3))"
-	@KUBEBUILDER_ASSETS=$(ASSETS) hack/test '$(TEST_FLAGS)' '$(TEST)'
+	@KUBEBUILDER_ASSETS=$(ASSETS) hack/test '$(TEST)' $(TEST_FLAGS)
 
 .PHONY: test-faults
 test-faults: build ## Break one part after another under load, a minute each, and show that nothing is lost.

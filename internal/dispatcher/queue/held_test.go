@@ -138,6 +138,96 @@ func TestAPartThatFailsLeavesTheOthersWhole(t *testing.T) {
 	}
 }
 
+// What a part takes in hand before it meets data that it cannot read must not be lost: here those of s1, as a whole or
+// their statistics alone. They are there again in the second trip.
+func TestDataThatCannotBeReadLosesNothing(t *testing.T) {
+	cuts := map[string]func(whole string) string{
+		"all":        func(string) string { return "x" },
+		"statistics": func(whole string) string { return whole[:len(whole)-1] },
+	}
+	settlements := settling(end{delivery: "d1", token: 1, result: Done}, end{delivery: "d2", token: 1, result: Done})
+	tests := map[string]struct {
+		settlements []any
+		later       int64  // ms after the first lease
+		settled     string // in the second trip
+		leased      string // in each trip
+	}{
+		"settled": {settlements, 0, "[1 1]", "[d4] [] []"},
+		"expired": {nil, leaseMillis + 1, "0", "[] [d2 d4] [d1]"},
+	}
+	for cut, broken := range cuts {
+		for name, test := range tests {
+			t.Run(name+", "+cut, func(t *testing.T) {
+				r := newRig(t)
+				two(r)
+				r.publish(pub{id: "e1", targets: "s1/d1 s2/d2"})
+				r.lease(claim{})
+				r.publish(pub{id: "e2", targets: "s2/d4"})
+				r.now += test.later
+				key := r.keys.prefix + "sub:s1"
+				whole := r.client.Get(t.Context(), key).Val()
+				r.client.Set(t.Context(), key, broken(whole), 0)
+				parts := [4][]any{settlePart: test.settlements, leasePart: r.leasing(claim{})}
+				args := []any{0, len(test.settlements), 0, len(parts[leasePart])}
+				reply, err := r.try(tripScript, append(append(args, test.settlements...), parts[leasePart]...)...)
+				answers, _ := reply.([]any)
+				if refused := err != nil || text(answers[settlePart]) != ""; !refused {
+					t.Errorf("data that cannot be read were: %v", answers)
+				}
+				r.client.Set(t.Context(), key, whole, 0)
+				r.audit()
+				second := r.trip(parts)
+				if got := fmt.Sprint(second[settlePart]); got != test.settled {
+					t.Errorf("settled %s, want %s", got, test.settled)
+				}
+				third := r.trip([4][]any{leasePart: r.leasing(claim{})})
+				if got := fmt.Sprint(leasedIn(answers), leasedIn(second), leasedIn(third)); got != test.leased {
+					t.Errorf("leased %s, want %s", got, test.leased)
+				}
+				r.audit()
+			})
+		}
+	}
+}
+
+// One that cannot be read leaves those in front of it their turn.
+func TestWhatIsInFrontOfDataThatCannotBeReadIsLeased(t *testing.T) {
+	r := newRig(t)
+	var targets, want []string
+	for n := range 40 {
+		r.configure(fmt.Sprintf("s%02d 1 60 2 3 1 0", n))
+		targets = append(targets, fmt.Sprintf("s%02d/d%02d", n, n))
+		want = append(want, fmt.Sprintf("d%02d", n))
+	}
+	r.publish(pub{id: "e1", targets: strings.Join(targets, " ")})
+	key := r.keys.prefix + "sub:s35"
+	whole := r.client.Get(t.Context(), key).Val()
+	r.client.Set(t.Context(), key, "x", 0)
+	got := leasedIn(r.trip([4][]any{leasePart: r.leasing(claim{})}))
+	if fmt.Sprint(got) != fmt.Sprint(want[:32]) {
+		t.Errorf("leased %v", got)
+	}
+	r.client.Set(t.Context(), key, whole, 0)
+	r.audit()
+	if got := leasedIn(r.trip([4][]any{leasePart: r.leasing(claim{})})); fmt.Sprint(got) != fmt.Sprint(want[32:]) {
+		t.Errorf("leased %v once it can be read", got)
+	}
+	r.audit()
+}
+
+// leasedIn returns the deliveries that a trip leased.
+func leasedIn(answers []any) []string {
+	ids := []string{}
+	if len(answers) > leasePart {
+		lease, _ := answers[leasePart].([]any)
+		given, _ := lease[4].([]any)
+		for i := 0; i < len(given); i += 2 {
+			ids = append(ids, text(given[i]))
+		}
+	}
+	return ids
+}
+
 // By what stands in front of the error go-redis leaves a server that is no master any more.
 func TestATripOnAReplicaSaysSo(t *testing.T) {
 	server := redistest.ForTest(t)

@@ -36,18 +36,20 @@ local head = call('ZRANGE', prefix .. 'leases', 0, 0, 'WITHSCORES')[2]   -- when
 local function reclaim()
   if not head or tonumber(head) > now then return 0 end
   local tokens = call('ZRANGE', prefix .. 'leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[6])
-  local ids, sent, canceled = {}, {}, 0
-  for _, token in ipairs(tokens) do
+  local ids, of_token, sent, canceled = {}, {}, {}, 0
+  for i, token in ipairs(tokens) do
     local left = ARGV[6] - #ids
     if left == 0 then break end
     local claimed = call('SMEMBERS', prefix .. 'claims:' .. token)
     table.sort(claimed)   -- their order is that of their making
     while #claimed > left do claimed[#claimed] = nil end
-    unclaim(token, claimed)
+    of_token[i] = claimed
     for _, id in ipairs(claimed) do ids[#ids + 1] = id end
   end
   local records = gather('HMGET', deliveries, ids)
   load_owners(records)
+  -- Nothing was changed up to here: behind data that cannot be read the claims stay, and nothing is forgotten.
+  for i, claimed in ipairs(of_token) do unclaim(tokens[i], claimed) end
   for i = #ids, 1, -1 do
     local sub, attempts, _, size, event, type, more = parse(records[i])
     local s = sub and subscription(sub)
@@ -87,7 +89,11 @@ if most > 0 then subs = call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT',
 local share = #subs > 0 and math.max(tonumber(ARGV[5]), math.ceil(most / #subs)) or 0
 local ids, owner = {}, {}
 for i, id in ipairs(subs) do
-  if (i - 1) % 32 == 0 then load({unpack(subs, i, math.min(i + 31, #subs))}) end   -- the last are rarely reached
+  if (i - 1) % 32 == 0 then   -- by parts, since the last are rarely reached
+    local ok, err = pcall(load, {unpack(subs, i, math.min(i + 31, #subs))})
+    if not ok and #ids == 0 then error(err, 0) end
+    if not ok then break end   -- what was taken out of its queue up to here is leased
+  end
   local s = subscription(id)
   local n, before = 0, #ids
   if s then

@@ -215,12 +215,12 @@ local function ends_of_all(list, first, step)
   return ends
 end
 
--- Reads subscriptions into `touched`, false where the queue does not know one.
+-- Reads subscriptions into `touched`, false where the queue does not know one: all, or none where one cannot be read.
 local function load(ids)
-  local keys, missing = {}, {}
+  local keys, missing, read = {}, {}, {}
   for _, id in ipairs(ids) do
-    if touched[id] == nil then
-      touched[id] = false
+    if touched[id] == nil and read[id] == nil then
+      read[id] = false
       missing[#missing + 1] = id
       keys[#keys + 1] = prefix .. 'sub:' .. id
     end
@@ -230,9 +230,10 @@ local function load(ids)
     if text then
       local s = unpacked(text)
       s[ID], s[KEY] = missing[i], keys[i]
-      touched[s[ID]] = s
+      read[s[ID]] = s
     end
   end
+  for id, s in pairs(read) do touched[id] = s end
 end
 
 -- Has flush write a subscription.
@@ -432,13 +433,17 @@ local function record(sub, attempts, created, size, type, event)
   return sub .. '|' .. attempts .. '|' .. created .. '|' .. size .. '|' .. type .. '|' .. event
 end
 
--- Reads the subscriptions of these records in one call, to be written.
+-- Reads the subscriptions of these records in one call, with their statistics, to be written. Nothing is changed where
+-- one cannot be read.
 local function load_owners(records)
   local ids = {}
   for _, r in ipairs(records) do
     if r then ids[#ids + 1] = string.match(r, '^[^|]*') end
   end
   load(ids)
+  for _, id in ipairs(ids) do
+    if touched[id] then stats_of(touched[id]) end
+  end
   for _, id in ipairs(ids) do
     if touched[id] then list(touched[id]) end
   end
