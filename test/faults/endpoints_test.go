@@ -62,14 +62,20 @@ func TestEndpointsThatMisbehave(t *testing.T) {
 	r.asBefore(before, endpoints)
 }
 
-// visit publishes an event for each endpoint, every second, and every other for those that hold a place for as long.
+// visit publishes an event for each endpoint, every second, and every other for those that hold a place for as long. They
+// take turns within it: all at once would measure how a machine takes thirty floods, in which an attempt runs out of time.
 func visit(ctx context.Context, r *trial, endpoints []*rogue.Endpoint, l *load) {
 	var group sync.WaitGroup
-	for _, e := range endpoints {
+	for i, e := range endpoints {
 		group.Go(func() {
 			interval := time.Second
 			if e.Slow {
 				interval = 2 * rogueTimeout
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(interval * time.Duration(i) / time.Duration(len(endpoints))):
 			}
 			r.every(ctx, interval, func(n int) {
 				to := r.s.Dispatchers[n%dispatchers]
