@@ -14,38 +14,56 @@ import (
 	"nexus.io/webhooks/test/redistest"
 )
 
-// A row of calls that were all answered is there as a whole; one that another server lacks is not.
+// confirm calls confirm.lua, which goes without the time, and answers with what it said and the keys that it wrote: those
+// that now stay longer than publish remembers a call.
+func (r *rig) confirm(caller string, first, last int) string {
+	r.t.Helper()
+	const stays = 90_000
+	ctx := r.t.Context()
+	n, err := r.client.Eval(ctx, confirmSource, r.keys.declared(), caller, first, last, stays).Int64()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	answer := fmt.Sprint(n)
+	for _, key := range []string{"confirm", "call:" + caller} {
+		ttl := r.client.PTTL(ctx, r.keys.prefix+key).Val().Milliseconds()
+		if ttl > 60_000 && ttl <= stays {
+			answer += " " + key
+		}
+	}
+	return answer
+}
+
+// A row of calls that were all answered is there as a whole; one that another server lacks is not. Each case writes, since
+// a WAIT behind what wrote nothing would wait for nothing, but nothing that anybody reads.
 func TestConfirmScript(t *testing.T) {
-	r := newRig(t)
-	confirm := func(caller string, first, last int) int64 {
-		t.Helper()
-		n, err := r.client.Eval(t.Context(), confirmSource, r.keys.declared(), caller, first, last, 60_000).Int64()
-		if err != nil {
-			t.Fatal(err)
+	three := func(r *rig) {
+		r.configure("s1 1 60 2 9 1 0")
+		for n := 1; n <= 3; n++ {
+			r.publishAs(n, pub{id: fmt.Sprint("e", n), targets: fmt.Sprint("s1/d", n)})
 		}
-		return n
+		r.publishAs(3, pub{id: "e3", targets: "s1/d3"}) // its answer got lost
 	}
-	expect := func(what string, got, want int64) {
-		t.Helper()
-		if got != want {
-			t.Errorf("%s: %d, want %d", what, got, want)
-		}
+	gap := func(r *rig) {
+		three(r)
+		r.publishAs(5, pub{id: "e5", targets: "s1/d5"}) // the fourth was answered by a server that is gone
 	}
-	expect("nobody published", confirm("q", 1, 1), 0)
-	expect("only a look", confirm("q", 0, 0), 1)
-	r.configure("s1 1 60 2 9 1 0")
-	for n := 1; n <= 3; n++ {
-		r.publishAs(n, pub{id: fmt.Sprint("e", n), targets: fmt.Sprint("s1/d", n)})
+	confirm := func(seed func(*rig), caller string, first, last int, answer string) scriptCase {
+		return scriptCase{seed: seed, answer: answer, call: func(r *rig) string { return r.confirm(caller, first, last) }}
 	}
-	r.publishAs(3, pub{id: "e3", targets: "s1/d3"}) // its answer got lost
-	expect("all of them", confirm("q", 1, 3), 1)
-	expect("one that is to come", confirm("q", 1, 4), 0)
-	expect("of another caller", confirm("p", 1, 1), 0)
-	r.publishAs(5, pub{id: "e5", targets: "s1/d5"}) // the fourth was answered by a server that is gone
-	expect("those before the gap", confirm("q", 1, 3), 0)
-	expect("those around the gap", confirm("q", 3, 5), 0)
-	expect("those behind it", confirm("q", 5, 5), 1)
-	expect("only a look", confirm("q", 0, 0), 1)
+	runScriptCases(t, map[string]scriptCase{
+		"nobody published":               confirm(nil, "q", 1, 1, "0 confirm"),
+		"only a look, nobody published":  confirm(nil, "q", 0, 0, "1 confirm"),
+		"all of them":                    confirm(three, "q", 1, 3, "1 call:q"),
+		"one that is to come":            confirm(three, "q", 1, 4, "0 call:q"),
+		"of another caller":              confirm(three, "p", 1, 1, "0 confirm"),
+		"only a look":                    confirm(three, "q", 0, 0, "1 call:q"),
+		"only a look, of another caller": confirm(three, "p", 0, 0, "1 confirm"),
+		"those before the gap":           confirm(gap, "q", 1, 3, "0 call:q"),
+		"those around the gap":           confirm(gap, "q", 3, 5, "0 call:q"),
+		"those behind it":                confirm(gap, "q", 5, 5, "1 call:q"),
+		"only a look behind the gap":     confirm(gap, "q", 0, 0, "1 call:q"),
+	})
 }
 
 // durable runs a queue at a server and returns it with a function that publishes an event once.
