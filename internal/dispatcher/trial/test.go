@@ -117,6 +117,9 @@ const urlWanted = "an absolute http:// or https:// URL of at most 2,048 characte
 
 // wrongWithURL says what keeps a URL from being tested, "" for nothing: what a subscription's url must not be either.
 func wrongWithURL(raw string) string {
+	if strings.ContainsFunc(raw, func(c rune) bool { return unicode.In(c, unicode.Z, unicode.Cc) }) {
+		return "must not contain spaces or control characters: percent-encode them (a space is %20)"
+	}
 	endpoint := routing.ParseEndpoint(raw)
 	if utf8.RuneCountInString(raw) > maxURL || endpoint == nil || endpoint.User != nil || endpoint.Hostname() == "" ||
 		(endpoint.Scheme != "https" && endpoint.Scheme != "http") {
@@ -125,8 +128,6 @@ func wrongWithURL(raw string) string {
 	port, err := strconv.Atoi(endpoint.Port())
 	host := endpoint.Hostname()
 	switch {
-	case strings.ContainsFunc(raw, func(c rune) bool { return unicode.In(c, unicode.Z, unicode.Cc) }):
-		return "must not contain spaces or control characters: percent-encode them (a space is %20)"
 	case strings.HasSuffix(endpoint.Host, ":"), endpoint.Port() != "" && (err != nil || port < 1 || port > 65535):
 		return "must have a port from 1 to 65535, or none and no ':'"
 	case strings.HasPrefix(host, "."), strings.Contains(host, ".."):

@@ -306,3 +306,11 @@ func TestSignaturesAreVerifiedHoweverTheyCome(t *testing.T) {
 		}
 	}
 }
+
+func TestAURLWithASpaceIsToBeEncoded(t *testing.T) {
+	for _, raw := range []string{"https://app.example/a b", "https://app.example/?a b", "https://app.example/\n"} {
+		if wrong := wrongWithURL(raw); !strings.Contains(wrong, "percent-encode") {
+			t.Errorf("%q: %q", raw, wrong)
+		}
+	}
+}
