@@ -193,6 +193,18 @@ func testRepeat(t *testing.T, p place) {
 	}
 }
 
+func TestAnEventIDIsRememberedForADay(t *testing.T) {
+	q, _ := onServer(t, common).run(t, nil)
+	configure(t, q, "s1")
+	p := publication("e1", "s1")
+	p.Fingerprint = "f"
+	publish(t, q, p)
+	left := q.client.PTTL(t.Context(), q.shards[0].keys.prefix+"seen:e1").Val()
+	if left > 24*time.Hour || left <= 24*time.Hour-time.Minute {
+		t.Errorf("for %v", left)
+	}
+}
+
 func testPause(t *testing.T, p place) {
 	q, c := p.run(t, nil)
 	paused := open("s1")
