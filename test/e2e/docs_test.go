@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"nexus.io/webhooks/api/v1alpha1"
+	eventtypes "nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/test/fences"
 	"nexus.io/webhooks/test/stack"
 )
@@ -71,6 +72,7 @@ func (d *examples) prepare(t *testing.T) {
 	t.Helper()
 	for _, object := range []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: servedNamespace}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: programsNamespace}},
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: servedNamespace, Name: "ci"}},
 	} {
 		if err := client.IgnoreAlreadyExists(d.Client.Create(t.Context(), object)); err != nil {
@@ -132,12 +134,61 @@ func (d *examples) manifest(t *testing.T, text string) {
 	if err := yaml.Unmarshal([]byte(text), &object.Object); err != nil {
 		t.Fatal(err)
 	}
-	if object.GetKind() == "" {
+	switch object.GetKind() {
+	case "Kustomization":
+		d.kustomization(t, text)
+		return
+	case "":
 		asSubscription(object)
 	}
+	d.accepted(t, object)
+}
+
+// accepted creates an object without keeping it.
+func (d *examples) accepted(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
 	strict := client.FieldValidation(metav1.FieldValidationStrict)
-	if err := d.Client.Create(t.Context(), object, client.DryRunAll, strict); err != nil {
+	if err := d.Client.Create(t.Context(), object, client.DryRunAll, strict); client.IgnoreAlreadyExists(err) != nil {
 		t.Errorf("%s %s: %v", object.GetKind(), object.GetName(), err)
+	}
+}
+
+// kustomization is rendered in a copy of config/, since it refers to what is there.
+func (d *examples) kustomization(t *testing.T, text string) {
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.CopyFS(config, os.DirFS(filepath.Join(stack.Root(), "config"))); err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(config, "example")
+	if err := os.Mkdir(overlay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	types := ""
+	for _, object := range renderDirectory(t, overlay) {
+		d.accepted(t, object)
+		if object.GetKind() == "ConfigMap" {
+			types, _, _ = unstructured.NestedString(object.Object, "data", "event-types.yaml")
+		}
+	}
+	knowsOrders(t, types)
+}
+
+// knowsOrders reads a file of event types as the programs do.
+func knowsOrders(t *testing.T, types string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "event-types.yaml")
+	if err := os.WriteFile(path, []byte(types), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := eventtypes.LoadCatalogue(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !catalogue.Knows("order.paid") {
+		t.Errorf("order.paid is not in the file: %s", types)
 	}
 }
 

@@ -131,11 +131,15 @@ func bound(t *testing.T, binding *rbacv1.RoleBinding, rules map[string][]rbacv1.
 	return rights
 }
 
-// render makes the objects of an overlay.
+// render makes the objects of an overlay of config/.
 func render(t *testing.T, overlay string) (objects []*unstructured.Unstructured) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join(cluster.Assets(), "kubectl"), "kustomize",
-		filepath.Join(stack.Root(), "config", overlay))
+	return renderDirectory(t, filepath.Join(stack.Root(), "config", overlay))
+}
+
+func renderDirectory(t *testing.T, directory string) (objects []*unstructured.Unstructured) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), filepath.Join(cluster.Assets(), "kubectl"), "kustomize", directory)
 	rendered, err := command.Output()
 	if err != nil {
 		t.Fatal(err)

@@ -36,11 +36,12 @@ import (
 
 // Options of a Stack.
 type Options struct {
-	Cluster     *kube.Cluster // shared by the tests of a package
-	Dispatchers int
-	Flags       []string // of every dispatcher, further than those that the stack needs
-	RedisFlags  []string
-	RedisURL    string // of a Redis that is there; "": one is started
+	Cluster      *kube.Cluster // shared by the tests of a package
+	Dispatchers  int
+	Flags        []string // of every dispatcher, further than those that the stack needs
+	ManagerFlags []string // the same of the manager
+	RedisFlags   []string
+	RedisURL     string // of a Redis that is there; "": one is started
 }
 
 // Stack is the running product.
@@ -88,8 +89,10 @@ func Start(t testing.TB, o Options) *Stack {
 	check(err)
 	t.Cleanup(s.Receiver.Close)
 
-	s.Manager = s.process(t, "manager", filepath.Join(bin, "manager"), "--kubeconfig="+s.kubeconfig,
-		"--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0", "--leader-elect=false")
+	s.Manager = s.process(t, "manager", filepath.Join(bin, "manager"), append([]string{
+		"--kubeconfig=" + s.kubeconfig, "--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0",
+		"--leader-elect=false",
+	}, o.ManagerFlags...)...)
 	check(s.Manager.Start())
 	for i := range o.Dispatchers {
 		d := s.dispatcher(t, i, filepath.Join(bin, "dispatcher"))
