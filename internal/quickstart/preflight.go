@@ -44,7 +44,7 @@ func prepare(ctx context.Context, o *Options) (release func(), err error) {
 		checkAddress(ctx, "--metrics-address", o.MetricsAddress),
 		checkDistinct(o),
 		checkRedisURL(o.RedisURL),
-		checkSpace(o.Data),
+		checkSpace(o.Data, requiredMebibytes),
 		clean(o),
 	)
 	if err != nil {
@@ -127,15 +127,15 @@ func checkRedisURL(address string) error {
 	return client.Close()
 }
 
-func checkSpace(directory string) error {
+func checkSpace(directory string, mebibytes uint64) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(directory, &disk); err != nil {
 		return fmt.Errorf("look at the disk of %s: %w", directory, err)
 	}
 	free := disk.Bavail * uint64(disk.Bsize) >> 20 //nolint:gosec // a block size is not negative
-	if free < requiredMebibytes {
+	if free < mebibytes {
 		return fmt.Errorf("the disk of %s has %d MiB left and %d are needed: free some, or choose another --data",
-			directory, free, requiredMebibytes)
+			directory, free, mebibytes)
 	}
 	return nil
 }

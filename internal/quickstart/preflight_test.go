@@ -5,9 +5,12 @@ package quickstart
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -94,6 +97,19 @@ func TestPrepareSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPrepareSaysHowMuchSpaceIsMissing(t *testing.T) {
+	directory := t.TempDir()
+	if err := checkSpace(directory, 0); err != nil {
+		t.Errorf("checkSpace() = %v where nothing is needed", err)
+	}
+	const more = math.MaxUint64 // than any disk has
+	message := fmt.Sprintf(`^the disk of %s has \d+ MiB left and %d are needed: free some, or choose another --data$`,
+		regexp.QuoteMeta(directory), uint64(more))
+	if err := checkSpace(directory, more); err == nil || !regexp.MustCompile(message).MatchString(err.Error()) {
+		t.Errorf("checkSpace() = %v, want %s", err, message)
 	}
 }
 
