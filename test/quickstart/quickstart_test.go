@@ -5,9 +5,12 @@
 package quickstart_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,8 +24,11 @@ func TestQuickstart(t *testing.T) {
 		// The lease bounds how long what the killed dispatcher had in hand waits.
 		r := p.start(t, "WEBHOOK_LEASE_TIME=5")
 		r.await(t, "took build.completed", "signature verified", started, "dispatcher.pid)") // the last of the hints
+		r.showsTable(t)
 		r.tryHints(t)
 		r.surviveKill(t)
+		r.restartsManager(t)
+		r.servesMetrics(t)
 		r.stop(t)
 	})
 	t.Run("runs without a redis-server, and leaves nothing when it is killed", func(t *testing.T) {
@@ -85,6 +91,43 @@ func (r *run) surviveKill(t *testing.T) {
 	}
 	for i := range before + after {
 		r.await(t, marker(i))
+	}
+}
+
+// table is what `kubectl get webhooksubscriptions` prints of the sample: its header, and its row below.
+var table = regexp.MustCompile(`NAME +READY +DELIVERING +PENDING +FAILED +LAST SUCCESS +AGE *\n +quickstart +True +True `)
+
+func (r *run) showsTable(t *testing.T) {
+	t.Helper()
+	if told := r.lines.text(); !table.MatchString(told) {
+		t.Errorf("the subscription is not in a table %s", table)
+	}
+}
+
+// restartsManager kills the manager and wants another one in its place.
+func (r *run) restartsManager(t *testing.T) {
+	t.Helper()
+	first := r.pids(t)["manager"]
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	const who = "manager      " // as the story says it
+	r.await(t, fmt.Sprintf("%spid %d ended (signal: killed)", who, first), who+"started again, pid")
+	if second := r.pids(t)["manager"]; second == first || !running(second) {
+		t.Errorf("the pid file holds %d after %d was killed", second, first)
+	}
+}
+
+func (r *run) servesMetrics(t *testing.T) {
+	t.Helper()
+	response, err := http.Get("http://" + r.metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !bytes.Contains(text, []byte("\nnexus_webhook_")) {
+		t.Errorf("the metrics are %s, %v: %s", response.Status, err, text)
 	}
 }
 

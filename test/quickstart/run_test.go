@@ -51,6 +51,7 @@ type run struct {
 	cmd       *exec.Cmd
 	directory string
 	events    string // the address of the event API
+	metrics   string // that of the metrics
 	lines     *lines
 	ended     chan struct{}
 	err       error
@@ -59,10 +60,10 @@ type run struct {
 // start starts a quickstart; whatever happens to the test, it is killed at its end.
 func (p programs) start(t *testing.T, environment ...string) *run {
 	t.Helper()
-	r := &run{directory: t.TempDir(), events: free(t), lines: newLines(), ended: make(chan struct{})}
+	r := &run{directory: t.TempDir(), events: free(t), metrics: free(t), lines: newLines(), ended: make(chan struct{})}
 	r.cmd = exec.Command(filepath.Join(p.bin, "quickstart"),
 		"--assets="+p.assets, "--bin="+p.bin, "--config="+filepath.Join(p.root, "config"),
-		"--event-address="+r.events, "--metrics-address="+free(t))
+		"--event-address="+r.events, "--metrics-address="+r.metrics)
 	r.cmd.Dir = r.directory
 	r.cmd.Env = append(os.Environ(), append([]string{"REDIS_URL="}, environment...)...)
 	output, write := io.Pipe()
