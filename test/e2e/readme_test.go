@@ -128,7 +128,7 @@ func (r *reader) receives(t *testing.T, publish, program, script string) {
 	command := exec.CommandContext(t.Context(), "bash", "-c", ". ./variables; PYTHONUNBUFFERED=1 exec "+program+" "+script)
 	command.Dir = r.dir
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	output, err := os.Create(filepath.Join(r.dir, script+".output")) //nolint:gosec // a directory of ours
+	output, err := os.Create(filepath.Join(r.dir, script+".output"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func (r *reader) receives(t *testing.T, publish, program, script string) {
 	})
 }
 
-// routed waits until the dispatcher has the subscription, which may be some milliseconds after the manager has judged it.
+// routed waits for the dispatcher to have the subscription, which may be some milliseconds after the manager judged it.
 func (r *reader) routed(t *testing.T) {
 	t.Helper()
 	key := client.ObjectKey{Namespace: r.Namespace, Name: "cicd-notifier"}

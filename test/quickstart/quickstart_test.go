@@ -95,7 +95,8 @@ func (r *run) surviveKill(t *testing.T) {
 }
 
 // table is what `kubectl get webhooksubscriptions` prints of the sample: its header, and its row below.
-var table = regexp.MustCompile(`NAME +READY +DELIVERING +PENDING +FAILED +LAST SUCCESS +AGE *\n +quickstart +True +True `)
+var table = regexp.MustCompile(`NAME +READY +DELIVERING +PENDING +FAILED +LAST SUCCESS +AGE *\n` +
+	` +quickstart +True +True `)
 
 func (r *run) showsTable(t *testing.T) {
 	t.Helper()
