@@ -62,8 +62,8 @@ func Compile(sub *v1alpha1.WebhookSubscription, from Sources, d Defaults) *Route
 	return r
 }
 
-// ParseEndpoint returns the endpoint of a URL, nil where it cannot be one. Its request target and Host can be written as
-// they are: neither holds a space or a control character, which would make another request of it.
+// ParseEndpoint returns the endpoint of a URL, nil where it cannot be one. Its request target and Host can be written
+// as they are: neither holds a space or a control character, which would make another request of it.
 func ParseEndpoint(raw string) *Endpoint {
 	parsed, err := url.Parse(raw)
 	if err != nil || parsed.Host == "" || breaksRequestLine(parsed.RequestURI()) || breaksRequestLine(parsed.Host) {
@@ -74,8 +74,8 @@ func ParseEndpoint(raw string) *Endpoint {
 	return &Endpoint{URL: parsed, Address: shown.String()}
 }
 
-// breaksRequestLine tells of the bytes at which an HTTP/1.1 line, or a part of it, may end. url.Parse lets a space be in
-// a query and in the zone of an address.
+// breaksRequestLine tells of the bytes at which an HTTP/1.1 line, or a part of it, may end. url.Parse lets a space
+// be in a query and in the zone of an address.
 func breaksRequestLine(text string) bool {
 	return strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
