@@ -56,6 +56,12 @@ func drive(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	var before baseline
+	if o.compareTo != "" {
+		if before, err = readBaseline(o.compareTo); err != nil {
+			return fmt.Errorf("--compare: %w", err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "nexus-webhooks-bench-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
@@ -73,7 +79,7 @@ func drive(ctx context.Context, o options) error {
 		}
 	}
 	b.report()
-	return b.guard()
+	return b.guard(before)
 }
 
 func choose(only string) ([]section, error) {

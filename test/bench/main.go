@@ -44,7 +44,7 @@ func parse() options {
 	flag.StringVar(&o.only, "only", "", "run these sections only, by commas: "+strings.Join(names, ", "))
 	flag.StringVar(&o.profile, "profile", "", "write the dispatcher's CPU profile of the fan-out 1 stage to this file")
 	flag.StringVar(&o.save, "save", "", "write the ratios to this file, for --compare")
-	flag.StringVar(&o.compareTo, "compare", "", "fail where a ratio is more than 15 % below that in this file")
+	flag.StringVar(&o.compareTo, "compare", "", "fail where a ratio is more than 15 % worse than in this file")
 	flag.Parse()
 	return o
 }

@@ -32,7 +32,7 @@ func scale(ctx context.Context, b *bench) error {
 	for i, masters := range []int{1, 3} {
 		first, last := table[3*i].figures.cost(), table[3*i+2].figures.cost()
 		name := fmt.Sprintf("Redis masters: %d: CPU of a delivery with 4 dispatchers, times that with 1", masters)
-		b.atMost(name, last/first, mostGrowth, fmt.Sprintf("%.0f µs beside %.0f µs", last, first))
+		b.ratioAtMost(name, last/first, mostGrowth, fmt.Sprintf("%.0f µs beside %.0f µs", last, first))
 	}
 	printTable(table)
 	return nil

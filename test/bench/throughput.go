@@ -75,7 +75,7 @@ func throughput(ctx context.Context, b *bench) error {
 			b.atLeast(stage.name+": rate, of the bare client's", f.rate/bareRate, stage.rate,
 				fmt.Sprintf("%.0f/s beside %.0f/s", f.rate, bareRate))
 			if stage.cost > 0 {
-				b.atMost(stage.name+": CPU, times the bare client's", f.cost()/bareCost, stage.cost,
+				b.ratioAtMost(stage.name+": CPU, times the bare client's", f.cost()/bareCost, stage.cost,
 					fmt.Sprintf("%.0f µs beside %.0f µs", f.cost(), bareCost))
 			}
 			before = after
