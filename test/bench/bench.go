@@ -72,14 +72,22 @@ func drive(ctx context.Context, o options) error {
 	if err := b.start(ctx); err != nil {
 		return err
 	}
+	err = b.runSections(ctx, chosen)
+	b.report() // what was measured before a section failed, too
+	if err != nil {
+		return err
+	}
+	return b.guard(before)
+}
+
+func (b *bench) runSections(ctx context.Context, chosen []section) error {
 	for _, s := range chosen {
 		say("%s: %s", s.name, s.about)
 		if err := s.run(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	b.report()
-	return b.guard(before)
+	return nil
 }
 
 func choose(only string) ([]section, error) {

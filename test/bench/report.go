@@ -67,6 +67,9 @@ func (b *bench) noisyAtMost(name string, value, bar float64, detail string) {
 }
 
 func (b *bench) report() {
+	if len(b.lines) == 0 {
+		return
+	}
 	width := 0
 	for _, l := range b.lines {
 		width = max(width, len(l.name))
@@ -201,6 +204,9 @@ type column struct {
 }
 
 func printTable(columns []column) {
+	if len(columns) == 0 {
+		return
+	}
 	fmt.Printf("\n%-32s", "")
 	for _, c := range columns {
 		fmt.Printf(" %16s", c.name)

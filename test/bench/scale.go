@@ -16,12 +16,15 @@ func scale(ctx context.Context, b *bench) error {
 		return err
 	}
 	var table []column
+	defer func() { printTable(table) }()
 	for _, masters := range []int{1, 3} {
 		for _, dispatchers := range []int{1, 2, 4} {
 			name := fmt.Sprintf("%d disp., %d Redis", dispatchers, masters)
 			err := b.withRig(ctx, shape{dispatchers: dispatchers, masters: masters}, func(r *rig) error {
 				f, err := r.run(ctx, name, load{kind: single, events: b.events / 2, groups: subscriptions})
-				table = append(table, column{name, f})
+				if err == nil {
+					table = append(table, column{name, f})
+				}
 				return err
 			})
 			if err != nil {
@@ -34,6 +37,5 @@ func scale(ctx context.Context, b *bench) error {
 		name := fmt.Sprintf("Redis masters: %d: CPU of a delivery with 4 dispatchers, times that with 1", masters)
 		b.ratioAtMost(name, last/first, mostGrowth, fmt.Sprintf("%.0f µs beside %.0f µs", last, first))
 	}
-	printTable(table)
 	return nil
 }

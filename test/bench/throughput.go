@@ -58,6 +58,7 @@ func throughput(ctx context.Context, b *bench) error {
 			return err
 		}
 		table := []column{{"bare client", before}}
+		defer func() { printTable(table) }()
 		for i, stage := range stages {
 			if i == 0 && b.profile != "" {
 				defer r.profile(ctx, b.profile)()
@@ -66,11 +67,11 @@ func throughput(ctx context.Context, b *bench) error {
 			if err != nil {
 				return err
 			}
+			table = append(table, column{stage.name, f})
 			after, err := b.bare(ctx)
 			if err != nil {
 				return err
 			}
-			table = append(table, column{stage.name, f})
 			bareRate, bareCost := (before.rate+after.rate)/2, (before.cost()+after.cost())/2
 			b.atLeast(stage.name+": rate, of the bare client's", f.rate/bareRate, stage.rate,
 				fmt.Sprintf("%.0f/s beside %.0f/s", f.rate, bareRate))
@@ -80,7 +81,6 @@ func throughput(ctx context.Context, b *bench) error {
 			}
 			before = after
 		}
-		printTable(table)
 		return nil
 	})
 }
