@@ -14,12 +14,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/signing"
 )
 
 const connections = 64
 
-// bare is the bar: net/http's client on 64 connections, posting the same signed body to the same receiver.
+// bare is the bar: net/http's client on 64 connections, posting the same signed body as a dispatcher to the same
+// receiver.
 // Arguments: URL, count.
 func bare(ctx context.Context, args []string) error {
 	url := args[0]
@@ -27,8 +29,13 @@ func bare(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("bare: count: %w", err)
 	}
-	body := []byte(single.event(0, 0))
-	timestamp := time.Now().UTC().Format(time.RFC3339)
+	now := time.Now()
+	e, err := event.Parse([]byte(single.event(0, 0)), now)
+	if err != nil {
+		return fmt.Errorf("bare: event: %w", err)
+	}
+	body := e.AppendBody(nil)
+	timestamp := now.UTC().Format(time.RFC3339)
 	signature := signing.Sign([]byte("a secret of some length for bench"), timestamp, body)
 	client := &http.Client{Transport: &http.Transport{
 		MaxIdleConns: connections, MaxIdleConnsPerHost: connections, DisableCompression: true,
