@@ -228,4 +228,5 @@ func printTable(columns []column) {
 	row("scripts called for each", "%.3f", func(f figures) any { return f.scripts })
 	row("Redis commands for each", "%.2f", func(f figures) any { return f.commands })
 	row("peak memory of the sender, MiB", "%d", func(f figures) any { return f.peak >> 20 })
+	row("peak memory of Redis, MiB", "%d", func(f figures) any { return f.redisPeak >> 20 })
 }

@@ -22,7 +22,7 @@ type figures struct {
 	sender, redis     time.Duration // CPU: dispatchers (or the bare client), Redis
 	receiver          time.Duration
 	scripts, commands float64 // Redis calls a delivery: sent by the dispatchers, and with those inside scripts
-	peak              int64   // bytes, of the largest dispatcher
+	peak, redisPeak   int64   // resident bytes, of the largest dispatcher and the largest Redis
 }
 
 // cost is the CPU of a delivery in µs, of dispatchers (or the bare client) and Redis.
@@ -116,6 +116,9 @@ func (r *rig) run(ctx context.Context, name string, l load) (figures, error) {
 	if err := r.reset(ctx); err != nil {
 		return figures{}, err
 	}
+	if err := r.resetPeaks(); err != nil {
+		return figures{}, err
+	}
 	before := r.usage(ctx)
 	if err := r.publish(ctx, l); err != nil {
 		return figures{}, err
@@ -130,7 +133,7 @@ func (r *rig) run(ctx context.Context, name string, l load) (figures, error) {
 		deliveries: c.Requests, rate: c.rate(), sender: after.dispatchers - before.dispatchers,
 		redis: after.redis - before.redis, receiver: after.receiver - before.receiver,
 		scripts: float64(after.scripts-before.scripts) / n, commands: float64(after.commands-before.commands) / n,
-		peak: r.peak(),
+		peak: r.peak(), redisPeak: r.redisPeak(),
 	}, nil
 }
 

@@ -53,13 +53,37 @@ func (u *usage) addCommands(stats string) {
 	}
 }
 
-// peak is the largest resident size of a dispatcher so far, in bytes.
+// peak is the largest resident size of a dispatcher since the last resetPeaks, in bytes.
 func (r *rig) peak() int64 {
 	largest := int64(0)
 	for _, d := range r.dispatchers {
 		largest = max(largest, peak(d.Pid()))
 	}
 	return largest
+}
+
+// redisPeak is the same of a Redis. Redis' own used_memory_peak cannot be reset.
+func (r *rig) redisPeak() int64 {
+	largest := int64(0)
+	for _, server := range r.redis {
+		largest = max(largest, peak(server.Pid()))
+	}
+	return largest
+}
+
+// resetPeaks makes the resident sizes of now the largest ones, so that a stage does not inherit those before it.
+func (r *rig) resetPeaks() error {
+	for _, d := range r.dispatchers {
+		if err := resetPeak(d.Pid()); err != nil {
+			return err
+		}
+	}
+	for _, server := range r.redis {
+		if err := resetPeak(server.Pid()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cpu is the user and system time of a process, proc(5).
@@ -74,7 +98,12 @@ func cpu(pid int) time.Duration {
 	return time.Duration(user+system) * clockTick
 }
 
-// peak is the largest resident size of a process so far, in bytes.
+// resetPeak makes the resident size of now the largest one of a process, proc(5).
+func resetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+// peak is the largest resident size of a process since the last resetPeak, in bytes.
 func peak(pid int) int64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")
