@@ -40,9 +40,8 @@ const (
 	mostChangeTime = time.Second
 	leastAmongMany = 0.9 // of the rate with ten subscriptions
 
-	// The reflector's budget of writes.
-	writesPerSecond, writesBurst = 20, 40
-	writesTime                   = 30 * time.Second
+	writesPerSecond = 20 // the reflector's budget
+	writesTime      = 30 * time.Second
 )
 
 // grow brings the crowd to so many.
@@ -205,10 +204,13 @@ func (r *rig) churn(ctx context.Context) error {
 		return err
 	}
 	say("all of them, each once: %.0f deliveries/s", f.rate)
+	// The deliveries took longer than the burst, which is no part of what follows. A round of writes on its edge may
+	// still show as 0.2 a second.
 	before, err := r.statusWrites(ctx)
 	if err != nil {
 		return err
 	}
+	since := time.Now()
 	if err := wait(ctx, writesTime); err != nil {
 		return err
 	}
@@ -216,13 +218,14 @@ func (r *rig) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	took := time.Since(since)
 	shown, err := r.reflected(ctx)
 	if err != nil {
 		return err
 	}
 	name := fmt.Sprintf("%d subscriptions changing at once: ", r.many)
-	r.atMost(name+"writes of statuses a second", (after-before)/writesTime.Seconds(),
-		writesPerSecond+writesBurst/writesTime.Seconds(), fmt.Sprintf("budget %d/s", writesPerSecond))
+	r.atMost(name+"writes of statuses a second", (after-before)/took.Seconds(), writesPerSecond,
+		fmt.Sprintf("%.0f in %.2f s", after-before, took.Seconds()))
 	r.atLeast(name+"of the writes, the first of their subscription", float64(shown)/(after-started), 0.95,
 		fmt.Sprintf("%d subscriptions by %.0f writes", shown, after-started))
 	return nil
