@@ -99,7 +99,7 @@ bench: ## Measure speed and cost beside the bare HTTP client (10 minutes; BENCH_
 BASELINE ?= test/bench/baseline.json
 
 .PHONY: bench-compare
-bench-compare: ## The same, and fail where a ratio is more than 15 % below that of BASELINE.
+bench-compare: ## The same, and fail where a ratio is more than 15 % worse than that of BASELINE.
 	@$(MAKE) --no-print-directory bench BENCH_FLAGS="--compare $(BASELINE) $(BENCH_FLAGS)"
 
 ##@ Build

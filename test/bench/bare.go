@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"nexus.io/webhooks/internal/event"
 	"nexus.io/webhooks/internal/signing"
 )
 
@@ -30,11 +29,10 @@ func bare(ctx context.Context, args []string) error {
 		return fmt.Errorf("bare: count: %w", err)
 	}
 	now := time.Now()
-	e, err := event.Parse([]byte(single.event(0, 0)), now)
+	body, err := single.body(now)
 	if err != nil {
-		return fmt.Errorf("bare: event: %w", err)
+		return err
 	}
-	body := e.AppendBody(nil)
 	timestamp := now.UTC().Format(time.RFC3339)
 	signature := signing.Sign([]byte("a secret of some length for bench"), timestamp, body)
 	client := &http.Client{Transport: &http.Transport{

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"nexus.io/webhooks/api/v1alpha1"
+	"nexus.io/webhooks/internal/event"
 )
 
 // kind is a group of subscriptions, and the events that they take.
@@ -54,6 +56,15 @@ var filler = strings.Repeat("x", 800)
 func (k kind) event(group int, sent int64) string {
 	return `{"type":"` + k.eventType + `","source":"bench","data":{"team":"` + strconv.Itoa(group) + `","sent_ns":` +
 		strconv.FormatInt(sent, 10) + `,"filler":"` + filler + `"}}`
+}
+
+// body is that of an event's deliveries.
+func (k kind) body(now time.Time) ([]byte, error) {
+	e, err := event.Parse([]byte(k.event(0, 0)), now)
+	if err != nil {
+		return nil, fmt.Errorf("render an event: %w", err)
+	}
+	return e.AppendBody(nil), nil
 }
 
 // writers make subscriptions side by side.

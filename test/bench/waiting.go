@@ -11,20 +11,23 @@ import (
 	"time"
 )
 
-// parked takes deliveries and sends none.
-var parked = kind{name: "parked", eventType: "release.completed", fanOut: 10, paused: true}
+// Both take deliveries and send none.
+var (
+	parked = kind{name: "parked", eventType: "release.completed", fanOut: 10, paused: true}
+	alone  = kind{name: "alone", eventType: "release.failed", fanOut: 1, paused: true}
+)
 
 const (
 	leastWhileWaiting = 0.8 // of the empty queue's rate
 	mostWaitingBytes  = 400 // of Redis' memory for each delivery that waits, beside its payload
+	alonePart         = 10  // of those that wait: a body for each takes as much memory as ten times the deliveries
 )
 
 func waiting(ctx context.Context, b *bench) error {
-	if err := b.subscribe(ctx, single, 0, subscriptions); err != nil {
-		return err
-	}
-	if err := b.subscribe(ctx, parked, 0, subscriptions); err != nil {
-		return err
+	for _, k := range []kind{single, parked, alone} {
+		if err := b.subscribe(ctx, k, 0, subscriptions); err != nil {
+			return err
+		}
 	}
 	flags := []string{
 		fmt.Sprint("--queue-max-deliveries=", 2*b.waiting), "--queue-max-mebibytes=4096",
@@ -36,28 +39,43 @@ func waiting(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		before := r.memory(ctx)
-		say("%d deliveries are made to wait", b.waiting)
-		events := b.waiting / parked.fanOut
-		err = r.publish(ctx, load{kind: parked, events: events, groups: subscriptions / parked.fanOut, batch: true})
+		many, err := r.park(ctx, parked, b.waiting)
 		if err != nil {
 			return err
 		}
-		if err := r.rewritten(ctx); err != nil {
+		full, err := r.run(ctx, "full queue", l)
+		if err != nil {
 			return err
 		}
-		taken := r.memory(ctx) - before - int64(events*len(parked.event(0, 0)))
-		full, err := r.run(ctx, "full queue", l)
+		each, err := r.park(ctx, alone, b.waiting/alonePart)
 		if err != nil {
 			return err
 		}
 		name := fmt.Sprintf("%d deliveries waiting: ", b.waiting)
 		b.atLeast(name+"rate, of the empty queue's", full.rate/empty.rate, leastWhileWaiting,
 			fmt.Sprintf("%.0f/s beside %.0f/s", full.rate, empty.rate))
-		b.atMost(name+"Redis memory for each beside its payload, bytes", float64(taken)/float64(b.waiting), mostWaitingBytes,
-			"")
+		b.atMost(name+"Redis memory for each beside its payload, bytes", many, mostWaitingBytes, "fan-out 10")
+		b.atMost("memory of one whose event has no other, bytes", each, mostWaitingBytes, "with what the allocator rounds")
 		return nil
 	})
+}
+
+// park makes deliveries wait, and returns how many bytes of Redis' memory each takes beside the bodies.
+func (r *rig) park(ctx context.Context, k kind, deliveries int) (float64, error) {
+	say("%d deliveries are made to wait", deliveries)
+	body, err := k.body(time.Now())
+	if err != nil {
+		return 0, err
+	}
+	before, events := r.memory(ctx), deliveries/k.fanOut
+	err = r.publish(ctx, load{kind: k, events: events, groups: subscriptions / k.fanOut, batch: true})
+	if err != nil {
+		return 0, err
+	}
+	if err := r.rewritten(ctx); err != nil {
+		return 0, err
+	}
+	return float64(r.memory(ctx)-before-int64(events*len(body))) / float64(deliveries), nil
 }
 
 // rewritten waits until no Redis writes its append-only file anew, which takes a core while it lasts.

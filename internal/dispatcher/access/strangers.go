@@ -28,14 +28,14 @@ const (
 // own address's share before they use up everybody's.
 type strangers struct {
 	now       func() time.Time
-	all       *rate.Limiter
+	all       *pace
 	underWay  places
 	addresses *bounded[netip.Prefix, *rate.Limiter]
 }
 
 func newStrangers(now func() time.Time) *strangers {
 	return &strangers{
-		now: now, all: rate.NewLimiter(strangersPerSecond, strangersBurst), underWay: make(places, strangersUnderWay),
+		now: now, all: newPace(strangersPerSecond, strangersBurst), underWay: make(places, strangersUnderWay),
 		addresses: newBounded[netip.Prefix, *rate.Limiter](maxAddresses),
 	}
 }
@@ -60,7 +60,7 @@ func (s *strangers) failed(from netip.Prefix) {
 
 // enter waits for a stranger's turn, which the returned function ends. It fails at once where that would take too long.
 func (s *strangers) enter(ctx context.Context) (leave func(), err error) {
-	if s.all.Wait(ctx) != nil {
+	if s.all.wait(ctx) != nil {
 		return nil, errBusy
 	}
 	return s.underWay.take(ctx)

@@ -141,10 +141,10 @@ func (s *shard) confirmThose(ctx context.Context) (ended bool) {
 	s.mu.Unlock()
 	if len(these.calls) > 0 {
 		err := s.outlasts(ctx, these.first, these.last, confirmWait)
+		s.doubt(err) // before anybody hears of it, and publishes again
 		for _, c := range these.calls {
 			c.end(err)
 		}
-		s.doubt(err)
 	} else if these.doubt != nil && !these.ended {
 		s.doubt(s.outlasts(ctx, 0, 0, probeWait))
 	}
