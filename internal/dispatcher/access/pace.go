@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// pace is a rate.Limiter that is asked with times in order. Asked by many at once, of whom some were held up between the
-// clock and its lock, a Limiter goes back to their time and gives for the time since then again.
+// pace is a rate.Limiter that is asked with times in order. Asked by many at once, of whom some were held up between
+// the clock and its lock, a Limiter goes back to their time and gives for the time since then again.
 type pace struct {
 	mu      sync.Mutex
 	limiter *rate.Limiter
