@@ -87,8 +87,11 @@ func (d *examples) prepare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := fmt.Sprintf("connect-to = \"webhooks:8087:%s\"\nconnect-to = \"webhooks:8088:%s\"\n", api.Host, metrics.Host) +
-		"noproxy = \"*\"\nfail-with-body\nsilent\nshow-error\n"
+	settings := ""
+	for _, host := range []string{"webhooks", "127.0.0.1"} { // in a cluster, and as the quickstart has it
+		settings += fmt.Sprintf("connect-to = \"%s:8087:%s\"\nconnect-to = \"%s:8088:%s\"\n", host, api.Host, host, metrics.Host)
+	}
+	settings += "noproxy = \"*\"\nfail-with-body\nsilent\nshow-error\n"
 	if err := os.WriteFile(filepath.Join(d.dir, ".curlrc"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}

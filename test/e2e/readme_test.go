@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,17 +72,7 @@ func newReader(t *testing.T) *reader {
 	if r.receiver, err = stack.FreeAddress(); err != nil {
 		t.Fatal(err)
 	}
-	api, err := url.Parse(r.Dispatchers[0].URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics, err := url.Parse(r.Dispatchers[0].MetricsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const quickstart = `connect-to = "127.0.0.1:8087:%s"\nconnect-to = "127.0.0.1:8088:%s"\n`
-	setUp := fmt.Sprintf("printf '"+quickstart+"' >>.curlrc\n", api.Host, metrics.Host) +
-		"mkdir .quickstart && cp kubeconfig .quickstart/ && export -p >variables"
+	const setUp = "mkdir .quickstart && cp kubeconfig .quickstart/ && export -p >variables"
 	if out, err := r.shell(t, setUp); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
