@@ -140,15 +140,13 @@ func (a *Authenticator) look(r *http.Request, sum tokenSum, token string) (*call
 	if a.tokens.isKnown(sum) {
 		return a.tokens.ask(r.Context(), sum, a.known(sum, token))
 	}
-	from := addressOf(r)
-	if !a.strangers.mayTry(from) {
+	end := a.strangers.look(addressOf(r))
+	if end == nil {
 		a.reviews.metrics.count(reviewToken, outcomeLimited)
 		return nil, errBusy
 	}
 	found, err := a.tokens.ask(r.Context(), sum, a.unknown(sum, token))
-	if errors.Is(err, errRefused) {
-		a.strangers.failed(from)
-	}
+	end(errors.Is(err, errRefused))
 	return found, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -339,6 +340,44 @@ func TestAFloodOfTokens(t *testing.T) {
 	}
 	if n := b.strangers.addresses.len(); n > maxAddresses {
 		t.Errorf("%d addresses are remembered", n)
+	}
+}
+
+// The same all at once: reviews under way count as what they may come to, so that they are no more than one after another.
+func TestAFloodOfTokensAtOnce(t *testing.T) {
+	const flood = 500
+	still := time.Now()
+	b := newBench(t, func(o *Options) { o.Now = func() time.Time { return still } })
+	if _, problem := b.Authenticate(request("first")); problem == nil || problem.Status != http.StatusUnauthorized {
+		t.Fatalf("a bad token: %v", problem)
+	}
+	before := b.requests.Load()
+	var running sync.WaitGroup
+	for i := range flood {
+		running.Go(func() {
+			if _, problem := b.Authenticate(request(fmt.Sprintf("flood-%d", i))); problem == nil {
+				t.Error("a token of the flood is good")
+			}
+		})
+	}
+	running.Wait()
+	if n := b.requests.Load() - before; n != failuresBurst-1 {
+		t.Errorf("%d tokens cost %d reviews, want %d", flood, n, failuresBurst-1)
+	}
+}
+
+// Good tokens take nothing of what an address may fail.
+func TestGoodTokensBehindABadOne(t *testing.T) {
+	still := time.Now()
+	s := newStrangers(func() time.Time { return still })
+	from := netip.MustParsePrefix("192.0.2.1/32")
+	s.look(from)(true)
+	for range 10 * failuresBurst {
+		end := s.look(from)
+		if end == nil {
+			t.Fatal("refused behind good ones")
+		}
+		end(false)
 	}
 }
 

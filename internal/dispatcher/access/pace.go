@@ -14,12 +14,13 @@ import (
 // pace is a rate.Limiter that is asked with times in order. Asked by many at once, of whom some were held up between
 // the clock and its lock, a Limiter goes back to their time and gives for the time since then again.
 type pace struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	limiter *rate.Limiter
 }
 
 func newPace(perSecond rate.Limit, burst int) *pace {
-	return &pace{limiter: rate.NewLimiter(perSecond, burst)}
+	return &pace{now: time.Now, limiter: rate.NewLimiter(perSecond, burst)}
 }
 
 // wait returns when it is the caller's turn, and fails at once where that would be after ctx has ended.
@@ -43,7 +44,7 @@ func (p *pace) wait(ctx context.Context) error {
 func (p *pace) reserve(ctx context.Context) (turn *rate.Reservation, delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
+	now := p.now()
 	turn = p.limiter.ReserveN(now, 1)
 	delay = turn.DelayFrom(now)
 	if deadline, bounded := ctx.Deadline(); ctx.Err() != nil || bounded && now.Add(delay).After(deadline) {
@@ -56,5 +57,5 @@ func (p *pace) reserve(ctx context.Context) (turn *rate.Reservation, delay time.
 func (p *pace) cancel(turn *rate.Reservation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	turn.Cancel()
+	turn.CancelAt(p.now())
 }

@@ -41,6 +41,32 @@ func TestPaceGivesItsRateAndNoMore(t *testing.T) {
 	})
 }
 
+// TestPaceIsAskedInTheOrderOfItsTimes has everybody who asks the time held up behind it: a Limiter that is told of an
+// earlier time than before gives for the time between twice.
+func TestPaceIsAskedInTheOrderOfItsTimes(t *testing.T) {
+	p := newPace(10, 1)
+	p.now = func() time.Time {
+		if p.mu.TryLock() {
+			p.mu.Unlock()
+			t.Error("another one may ask between this time and its use")
+		}
+		return time.Now()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := p.wait(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := p.wait(ctx); !errors.Is(err, errBusy) {
+		t.Errorf("the second one within 100 ms: %v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	if err := p.wait(ctx); !errors.Is(err, errBusy) {
+		t.Errorf("one that does not wait: %v", err)
+	}
+}
+
 func TestPaceTakesATurnBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace(1, 1)

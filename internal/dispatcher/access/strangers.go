@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -27,35 +28,61 @@ const (
 // strangers bounds the reviews of tokens that are not known. Who keeps showing tokens that are no good uses up their
 // own address's share before they use up everybody's.
 type strangers struct {
-	now       func() time.Time
-	all       *pace
-	underWay  places
-	addresses *bounded[netip.Prefix, *rate.Limiter]
+	now      func() time.Time
+	all      *pace
+	underWay places
+
+	mu        sync.Mutex
+	addresses *bounded[netip.Prefix, *suspect]
+}
+
+// suspect is an address from which a token came that was no good.
+type suspect struct {
+	failures *rate.Limiter
+	looking  int // reviews under way: each counts as failed until it is known not to
 }
 
 func newStrangers(now func() time.Time) *strangers {
 	return &strangers{
 		now: now, all: newPace(strangersPerSecond, strangersBurst), underWay: make(places, strangersUnderWay),
-		addresses: newBounded[netip.Prefix, *rate.Limiter](maxAddresses),
+		addresses: newBounded[netip.Prefix, *suspect](maxAddresses),
 	}
 }
 
-// mayTry tells whether an address has not failed too often lately.
-func (s *strangers) mayTry(from netip.Prefix) bool {
-	now := s.now()
-	e := s.addresses.get(from, now)
-	return e == nil || e.value.TokensAt(now) >= 1
-}
-
-// failed counts a token that was no good.
-func (s *strangers) failed(from netip.Prefix) {
+// look begins to look at a token of an address; the returned function says at its end whether it was no good. It is nil
+// where the address has failed too often lately.
+func (s *strangers) look(from netip.Prefix) (end func(failed bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := s.now()
 	e := s.addresses.get(from, now)
 	if e == nil {
-		e = &entry[*rate.Limiter]{value: rate.NewLimiter(failuresPerSecond, failuresBurst), reviewed: now}
+		return func(failed bool) { s.looked(from, nil, failed) }
+	}
+	if e.value.failures.TokensAt(now)-float64(e.value.looking) < 1 {
+		return nil
+	}
+	e.value.looking++
+	return func(failed bool) { s.looked(from, e.value, failed) }
+}
+
+// looked ends the look at a token of an address that was under suspicion at its beginning, or nil.
+func (s *strangers) looked(from netip.Prefix, before *suspect, failed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before != nil {
+		before.looking--
+	}
+	if !failed {
+		return
+	}
+	now := s.now()
+	e := s.addresses.get(from, now)
+	if e == nil {
+		e = &entry[*suspect]{value: &suspect{failures: rate.NewLimiter(failuresPerSecond, failuresBurst)}, reviewed: now}
 		s.addresses.put(from, e)
 	}
-	e.value.AllowN(now, 1)
+	e.value.failures.AllowN(now, 1)
 }
 
 // enter waits for a stranger's turn, which the returned function ends. It fails at once where that would take too long.
