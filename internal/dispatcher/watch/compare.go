@@ -84,8 +84,7 @@ func (c *comparison) compare(ctx context.Context) error {
 	for _, id := range list {
 		known[id] = true
 	}
-	unseen := c.reconfigure(known)
-	if !unseen && !c.anyMissing(known) {
+	if c.reconfigure(known) {
 		c.suspects = nil
 		return nil
 	}
@@ -98,26 +97,19 @@ func (c *comparison) compare(ctx context.Context) error {
 	return nil
 }
 
-// reconfigure has the queue told again of routes that it does not know. It tells whether the table holds a route whose
-// object is in no cache.
-func (c *comparison) reconfigure(known map[string]bool) (unseen bool) {
+// reconfigure has the queue told again of routes that it does not know. It tells whether the table holds all that the
+// queue knows, and a cache holds each route's object.
+func (c *comparison) reconfigure(known map[string]bool) (complete bool) {
+	complete, both := true, 0
 	for r := range c.w.Table().All() {
-		if !known[r.ID] {
+		if known[r.ID] {
+			both++
+		} else {
 			c.w.changes.reconfigure(key{r.Namespace, r.Name})
 		}
-		unseen = unseen || !c.cached(r.ID)
+		complete = complete && c.w.object(r) != nil
 	}
-	return unseen
-}
-
-func (c *comparison) anyMissing(known map[string]bool) bool {
-	table := c.w.Table()
-	for id := range known {
-		if table.Route(id) == nil {
-			return true
-		}
-	}
-	return false
+	return complete && both == len(known)
 }
 
 // existing lists the IDs of all subscriptions that are followed, from the Kubernetes API itself, none of its caches. An
@@ -153,7 +145,7 @@ func (c *comparison) existingIn(ctx context.Context, namespace string, ids map[s
 // leave has routes leave the table whose object neither a cache nor the Kubernetes API has.
 func (c *comparison) leave(existing map[string]bool) {
 	for r := range c.w.Table().All() {
-		if !existing[r.ID] && !c.cached(r.ID) {
+		if !existing[r.ID] && c.w.object(r) == nil {
 			c.w.changes.forget(key{r.Namespace, r.Name}, r.UID)
 		}
 	}

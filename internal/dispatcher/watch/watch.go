@@ -207,11 +207,16 @@ func (w *Watcher) Subscription(id string) (*v1alpha1.WebhookSubscription, *routi
 	if route == nil {
 		return nil, nil
 	}
+	return w.object(route), route
+}
+
+// object finds what a route was made of in the cache, nil if it is gone or another one bears its name.
+func (w *Watcher) object(route *routing.Route) *v1alpha1.WebhookSubscription {
 	sub := w.objects.subscription(key{route.Namespace, route.Name})
 	if sub == nil || string(sub.UID) != route.UID {
-		return nil, route
+		return nil
 	}
-	return sub, route
+	return sub
 }
 
 // Subscribe calls f with the IDs of the routes of every later table that differ from the table before, until the
