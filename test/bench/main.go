@@ -26,7 +26,7 @@ type options struct {
 	waiting   int           // deliveries that wait
 	many      int           // subscriptions
 	only      string        // sections, by commas; empty: all
-	profile   string        // file for the CPU profile
+	profile   string        // what the files for the CPU profiles begin with
 	save      string        // file for this run's ratios
 	compareTo string        // file with the ratios of an earlier run
 }
@@ -42,7 +42,8 @@ func parse() options {
 	flag.IntVar(&o.waiting, "waiting", 1_000_000, "deliveries that wait, in the section waiting")
 	flag.IntVar(&o.many, "many", 100_000, "subscriptions, in the section many")
 	flag.StringVar(&o.only, "only", "", "run these sections only, by commas: "+strings.Join(names, ", "))
-	flag.StringVar(&o.profile, "profile", "", "write the dispatcher's CPU profile of the fan-out 1 stage to this file")
+	flag.StringVar(&o.profile, "profile", "",
+		"write the dispatcher's CPU profile of each stage of throughput to a file whose name begins so")
 	flag.StringVar(&o.save, "save", "", "write the ratios to this file, for --compare")
 	flag.StringVar(&o.compareTo, "compare", "", "fail where a ratio is more than 15 % worse than in this file")
 	flag.Parse()

@@ -48,11 +48,11 @@ func (b *bench) atLeast(name string, value, bar float64, detail string) {
 }
 
 // atMost adds a figure that depends on the machine, so that no baseline tells anything of it.
-func (b *bench) atMost(name string, value, bar float64, detail string) {
-	b.lines = append(b.lines, line{name: name, detail: detail, value: value, bar: bar, better: smaller})
+func (b *bench) atMost(name string, value, bar float64) {
+	b.lines = append(b.lines, line{name: name, value: value, bar: bar, better: smaller})
 }
 
-// ratioAtMost adds a ratio that is held to a most.
+// ratioAtMost adds a ratio that is held to a most, or a count that is the same on every machine.
 func (b *bench) ratioAtMost(name string, value, bar float64, detail string) {
 	b.lines = append(b.lines, line{
 		name: name, detail: detail, value: value, bar: bar, better: smaller, compared: true,

@@ -64,7 +64,7 @@ func TestRatiosAreWhatABaselineCanHold(t *testing.T) {
 	zero := 0.0
 	b.atLeast("rate", 1, 1, "")
 	b.atLeast("of nothing", 1/zero, 1, "")
-	b.atMost("milliseconds", 1, 1, "")
+	b.atMost("milliseconds", 1, 1)
 	b.ratioAtMost("CPU", 2, 1, "")
 	b.noisyAtMost("p99", 3, 1, "")
 	b.noisyAtMost("nothing of nothing", zero/zero, 1, "")

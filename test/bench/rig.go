@@ -173,6 +173,7 @@ func (r *rig) newDispatcher(log, redis string, s shape) (*stack.Process, error) 
 		fmt.Sprint("--queue-shards=", max(s.masters, 1)),
 	}, s.flags...)
 	d := stack.NewProcess("dispatcher", log, filepath.Join(r.bin, "dispatcher"), flags...)
+	d.Env = []string{"GOMEMLIMIT=870MiB"} // as config/dispatcher has it
 	d.URL, d.MetricsURL = "http://"+api, "http://"+metrics
 	return d, nil
 }

@@ -49,8 +49,8 @@ func (k kind) path(i int) string {
 	return "/hook/" + k.name + "-" + strconv.Itoa(i)
 }
 
-// filler makes a body of about 1 KiB once rendered.
-var filler = strings.Repeat("x", 800)
+// filler makes a body of 1 KiB once rendered.
+var filler = strings.Repeat("x", 846)
 
 // event is the text of an event for a group of subscriptions, sent at a time (Unix ns, 0 for untimed).
 func (k kind) event(group int, sent int64) string {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nexus.io/webhooks/test/stack"
@@ -59,9 +60,9 @@ func throughput(ctx context.Context, b *bench) error {
 		}
 		table := []column{{"bare client", before}}
 		defer func() { printTable(table) }()
-		for i, stage := range stages {
-			if i == 0 && b.profile != "" {
-				defer r.profile(ctx, b.profile)()
+		for _, stage := range stages {
+			if b.profile != "" {
+				defer r.profile(ctx, b.profile+strings.ReplaceAll(stage.name, " ", "-")+".prof")()
 			}
 			f, err := r.run(ctx, stage.name, stage.load)
 			if err != nil {
