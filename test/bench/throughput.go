@@ -61,10 +61,12 @@ func throughput(ctx context.Context, b *bench) error {
 		table := []column{{"bare client", before}}
 		defer func() { printTable(table) }()
 		for _, stage := range stages {
+			profiled := func() {}
 			if b.profile != "" {
-				defer r.profile(ctx, b.profile+strings.ReplaceAll(stage.name, " ", "-")+".prof")()
+				profiled = r.profile(ctx, b.profile+strings.ReplaceAll(stage.name, " ", "-")+".prof")
 			}
 			f, err := r.run(ctx, stage.name, stage.load)
+			profiled()
 			if err != nil {
 				return err
 			}

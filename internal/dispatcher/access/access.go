@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -140,14 +141,7 @@ func (a *Authenticator) look(r *http.Request, sum tokenSum, token string) (*call
 	if a.tokens.isKnown(sum) {
 		return a.tokens.ask(r.Context(), sum, a.known(sum, token))
 	}
-	end := a.strangers.look(addressOf(r))
-	if end == nil {
-		a.reviews.metrics.count(reviewToken, outcomeLimited)
-		return nil, errBusy
-	}
-	found, err := a.tokens.ask(r.Context(), sum, a.unknown(sum, token))
-	end(errors.Is(err, errRefused))
-	return found, err
+	return a.tokens.ask(r.Context(), sum, a.unknown(sum, token, addressOf(r)))
 }
 
 // known reviews the token of somebody who was known before: that must work while strangers flood us.
@@ -155,9 +149,16 @@ func (a *Authenticator) known(sum tokenSum, token string) review[*caller] {
 	return func(ctx context.Context) (*caller, time.Time, error) { return a.reviewToken(ctx, sum, token) }
 }
 
-// unknown reviews the token of a stranger, once it is its turn.
-func (a *Authenticator) unknown(sum tokenSum, token string) review[*caller] {
-	return func(ctx context.Context) (*caller, time.Time, error) {
+// unknown reviews the token of a stranger, once it is its turn. Who shows one many times at once costs one review, and
+// who hangs up before its end is counted all the same.
+func (a *Authenticator) unknown(sum tokenSum, token string, from netip.Prefix) review[*caller] {
+	return func(ctx context.Context) (found *caller, ends time.Time, err error) {
+		end := a.strangers.look(from)
+		if end == nil {
+			a.reviews.metrics.count(reviewToken, outcomeLimited)
+			return nil, time.Time{}, errBusy
+		}
+		defer func() { end(errors.Is(err, errRefused)) }()
 		leave, err := a.strangers.enter(ctx)
 		if err != nil {
 			a.reviews.metrics.count(reviewToken, outcomeLimited)

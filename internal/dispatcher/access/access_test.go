@@ -343,41 +343,92 @@ func TestAFloodOfTokens(t *testing.T) {
 	}
 }
 
-// The same all at once: reviews under way count as what they may come to, so that they are no more than one after another.
+// The same all at once, from an address that failed before and from one that did not: reviews under way count as what
+// they may come to. Who hangs up before the answer gains nothing.
 func TestAFloodOfTokensAtOnce(t *testing.T) {
 	const flood = 500
 	still := time.Now()
-	b := newBench(t, func(o *Options) { o.Now = func() time.Time { return still } })
-	if _, problem := b.Authenticate(request("first")); problem == nil || problem.Status != http.StatusUnauthorized {
-		t.Fatalf("a bad token: %v", problem)
+	for name, c := range map[string]struct {
+		before int // tokens shown before
+		hangUp time.Duration
+		least  int64
+		most   int64
+	}{
+		"at first":              {0, 0, failuresBurst, strangersFromOne},
+		"behind a bad one":      {1, 0, failuresBurst - 1, failuresBurst - 1},
+		"behind one, hangs up":  {1, time.Millisecond, failuresBurst - 1, failuresBurst - 1},
+		"at first, and hang up": {0, time.Millisecond, failuresBurst, strangersFromOne},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(o *Options) { o.Now = func() time.Time { return still } })
+			for i := range c.before {
+				if _, problem := b.Authenticate(request(fmt.Sprint("before-", i))); problem == nil || problem.Status != 401 {
+					t.Fatalf("a bad token: %v", problem)
+				}
+			}
+			before := b.requests.Load()
+			for round := range 3 {
+				var running sync.WaitGroup
+				for i := range flood {
+					running.Go(func() {
+						r := request(fmt.Sprintf("flood-%d-%d", round, i))
+						if c.hangUp > 0 {
+							ctx, cancel := context.WithTimeout(r.Context(), c.hangUp)
+							defer cancel()
+							r = r.WithContext(ctx)
+						}
+						if _, problem := b.Authenticate(r); problem == nil {
+							t.Error("a token of the flood is good")
+						}
+					})
+				}
+				running.Wait()
+				eventually(t, "the reviews have ended", func() bool {
+					b.strangers.mu.Lock()
+					defer b.strangers.mu.Unlock()
+					return b.strangers.address(addressOf(request("")), &address{}, still).looking == 0
+				})
+			}
+			if n := b.requests.Load() - before; n < c.least || n > c.most {
+				t.Errorf("%d tokens cost %d reviews, want %d to %d", 3*flood, n, c.least, c.most)
+			}
+		})
 	}
-	before := b.requests.Load()
+}
+
+// Good tokens take nothing of what an address may fail, and one that comes many times at once is one.
+func TestGoodTokensBehindABadOne(t *testing.T) {
+	still := time.Now()
+	b := newBench(t, func(o *Options) { o.Now = func() time.Time { return still } })
+	b.grant("ci", mayPublish)
+	if _, problem := b.Authenticate(request("bad")); problem == nil {
+		t.Fatal("a bad token is good")
+	}
+	token, before := b.token("ci"), b.requests.Load()
 	var running sync.WaitGroup
-	for i := range flood {
+	for range 5 * failuresBurst {
 		running.Go(func() {
-			if _, problem := b.Authenticate(request(fmt.Sprintf("flood-%d", i))); problem == nil {
-				t.Error("a token of the flood is good")
+			if _, problem := b.Authenticate(request(token)); problem != nil {
+				t.Errorf("a good token: %d %s", problem.Status, problem.Detail)
 			}
 		})
 	}
 	running.Wait()
-	if n := b.requests.Load() - before; n != failuresBurst-1 {
-		t.Errorf("%d tokens cost %d reviews, want %d", flood, n, failuresBurst-1)
+	if n := b.requests.Load() - before; n != 1 {
+		t.Errorf("one token cost %d reviews", n)
 	}
-}
-
-// Good tokens take nothing of what an address may fail.
-func TestGoodTokensBehindABadOne(t *testing.T) {
-	still := time.Now()
-	s := newStrangers(func() time.Time { return still })
 	from := netip.MustParsePrefix("192.0.2.1/32")
-	s.look(from)(true)
 	for range 10 * failuresBurst {
-		end := s.look(from)
+		end := b.strangers.look(from)
 		if end == nil {
 			t.Fatal("refused behind good ones")
 		}
 		end(false)
+	}
+	end := b.strangers.look(netip.MustParsePrefix("192.0.2.2/32"))
+	end(false)
+	if n := b.strangers.addresses.len(); n != 1 {
+		t.Errorf("%d addresses are remembered, want the one that failed", n)
 	}
 }
 

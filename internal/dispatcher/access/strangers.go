@@ -21,6 +21,8 @@ const (
 	// Of one address, after so many tokens that were no good: how many unknown ones are looked at in a second.
 	failuresPerSecond = 1
 	failuresBurst     = 20
+	// Of one address of which none was no good yet, so many are looked at side by side: others' turns are as many again.
+	strangersFromOne = strangersBurst / 2
 	// maxAddresses bounds the addresses whose failures are remembered.
 	maxAddresses = 4096
 )
@@ -33,56 +35,61 @@ type strangers struct {
 	underWay places
 
 	mu        sync.Mutex
-	addresses *bounded[netip.Prefix, *suspect]
+	addresses *bounded[netip.Prefix, *address]
 }
 
-// suspect is an address from which a token came that was no good.
-type suspect struct {
-	failures *rate.Limiter
-	looking  int // reviews under way: each counts as failed until it is known not to
+// address is where unknown tokens come from.
+type address struct {
+	looking  int           // reviews under way, each of which counts as failed until it is known not to
+	failures *rate.Limiter // nil until one was no good
 }
 
 func newStrangers(now func() time.Time) *strangers {
 	return &strangers{
 		now: now, all: newPace(strangersPerSecond, strangersBurst), underWay: make(places, strangersUnderWay),
-		addresses: newBounded[netip.Prefix, *suspect](maxAddresses),
+		addresses: newBounded[netip.Prefix, *address](maxAddresses),
 	}
 }
 
-// look begins to look at a token of an address; the returned function says at its end whether it was no good. It is nil
-// where the address has failed too often lately.
+// look begins the review of a token of an address; the returned function ends it and is told whether the token was no
+// good. It is nil where the address has failed too often lately.
 func (s *strangers) look(from netip.Prefix) (end func(failed bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	e := s.addresses.get(from, now)
-	if e == nil {
-		return func(failed bool) { s.looked(from, nil, failed) }
-	}
-	if e.value.failures.TokensAt(now)-float64(e.value.looking) < 1 {
+	a := s.address(from, &address{}, now)
+	if a.failures == nil && a.looking >= strangersFromOne ||
+		a.failures != nil && a.failures.TokensAt(now)-float64(a.looking) < 1 {
 		return nil
 	}
-	e.value.looking++
-	return func(failed bool) { s.looked(from, e.value, failed) }
+	a.looking++
+	return func(failed bool) { s.looked(from, a, failed) }
 }
 
-// looked ends the look at a token of an address that was under suspicion at its beginning, or nil.
-func (s *strangers) looked(from netip.Prefix, before *suspect, failed bool) {
+func (s *strangers) looked(from netip.Prefix, a *address, failed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if before != nil {
-		before.looking--
-	}
-	if !failed {
-		return
-	}
+	a.looking--
 	now := s.now()
-	e := s.addresses.get(from, now)
-	if e == nil {
-		e = &entry[*suspect]{value: &suspect{failures: rate.NewLimiter(failuresPerSecond, failuresBurst)}, reviewed: now}
-		s.addresses.put(from, e)
+	known := s.address(from, a, now) // another one where a made room for others meanwhile
+	if failed {
+		if known.failures == nil {
+			known.failures = rate.NewLimiter(failuresPerSecond, failuresBurst)
+		}
+		known.failures.AllowN(now, 1)
 	}
-	e.value.failures.AllowN(now, 1)
+	if known.failures == nil && known.looking == 0 {
+		s.addresses.remove(from)
+	}
+}
+
+// address finds what is known of an address, and remembers it as unknown otherwise.
+func (s *strangers) address(from netip.Prefix, unknown *address, now time.Time) *address {
+	if e := s.addresses.get(from, now); e != nil {
+		return e.value
+	}
+	s.addresses.put(from, &entry[*address]{value: unknown, reviewed: now})
+	return unknown
 }
 
 // enter waits for a stranger's turn, which the returned function ends. It fails at once where that would take too long.
