@@ -109,7 +109,7 @@ func many(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	// New statuses come once, and those of so many for more than an hour: what an event costs from then on, and until then.
+	// New statuses come once, those of so many for more than an hour: what an event costs from then on, and until then.
 	var among, meanwhile figures
 	var most int64
 	settled := shape{flags: []string{fmt.Sprint("--status-writes-per-second=", settledWrites)}}
