@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"nexus.io/webhooks/internal/dispatcher/queue"
@@ -163,7 +164,7 @@ func refuseAll(entries []entry, p *rest.Problem) {
 // prepareSome prepares entries for one call of the queue, and returns how many.
 func (h *handler) prepareSome(x *exchange, table *routing.Table, entries []entry) int {
 	clear(x.publications)
-	x.publications, x.bodies = x.publications[:0], x.bodies[:0]
+	x.publications, x.bodies = x.publications[:0], slices.Grow(x.bodies[:0], h.renderedBytes(entries))
 	found := 0
 	for i := range entries {
 		if i == maxPublications || found >= maxTargets {
@@ -172,6 +173,16 @@ func (h *handler) prepareSome(x *exchange, table *routing.Table, entries []entry
 		found += h.prepare(x, table, &entries[i])
 	}
 	return len(entries)
+}
+
+// renderedBytes is about how much the bodies of one call take, so that they are not copied as their number grows.
+func (h *handler) renderedBytes(entries []entry) int {
+	const envelope = 128 // an id, a time and empty metadata, where an event has none
+	n := 0
+	for _, e := range entries[:min(len(entries), maxPublications)] {
+		n += min(len(e.raw), int(h.Limits.MaxEventBytes)) + envelope
+	}
+	return n
 }
 
 // publish queues what is right among the entries in one call. The problem is that of the entries of which the queue
