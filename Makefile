@@ -91,7 +91,7 @@ soak: build ## Work at half of what this machine can do for SOAK_TIME (20m), and
 	@KUBEBUILDER_ASSETS=$(ASSETS) go test -count=1 -timeout=2h -v -run='^TestSoak$$' ./test/faults -args -soak-time=$(SOAK_TIME)
 
 .PHONY: bench
-bench: ## Measure speed and cost beside the bare HTTP client (10 minutes; BENCH_FLAGS="--only throughput": one).
+bench: ## Measure speed and cost beside the bare HTTP client (13 minutes; BENCH_FLAGS="--only throughput": one).
 	@hack/ensure-packages redis-server
 	@hack/ensure-tools kubernetes etcd
 	@KUBEBUILDER_ASSETS=$(ASSETS) go run ./test/bench $(BENCH_FLAGS)

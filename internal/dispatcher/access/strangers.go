@@ -21,7 +21,7 @@ const (
 	// Of one address, after so many tokens that were no good: how many unknown ones are looked at in a second.
 	failuresPerSecond = 1
 	failuresBurst     = 20
-	// Of one address of which none was no good yet, so many are looked at side by side: others' turns are as many again.
+	// Of one address of which none was no good lately, so many are looked at side by side, which leaves as many turns.
 	strangersFromOne = strangersBurst / 2
 	// maxAddresses bounds the addresses whose failures are remembered.
 	maxAddresses = 4096
@@ -41,7 +41,7 @@ type strangers struct {
 // address is where unknown tokens come from.
 type address struct {
 	looking  int           // reviews under way, each of which counts as failed until it is known not to
-	failures *rate.Limiter // nil until one was no good
+	failures *rate.Limiter // nil unless one was no good lately
 }
 
 func newStrangers(now func() time.Time) *strangers {
@@ -58,6 +58,9 @@ func (s *strangers) look(from netip.Prefix) (end func(failed bool)) {
 	defer s.mu.Unlock()
 	now := s.now()
 	a := s.address(from, &address{}, now)
+	if a.failures != nil && a.failures.TokensAt(now) >= failuresBurst {
+		a.failures = nil
+	}
 	if a.failures == nil && a.looking >= strangersFromOne ||
 		a.failures != nil && a.failures.TokensAt(now)-float64(a.looking) < 1 {
 		return nil
